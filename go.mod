@@ -1,0 +1,3 @@
+module github.com/ffpod/ffpod
+
+go 1.26
