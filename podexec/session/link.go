@@ -1,0 +1,289 @@
+package session
+
+import (
+	"sync"
+	"time"
+
+	"github.com/ffpod/ffpod/podexec/wire"
+)
+
+// Stream is either end of Runner.Run.
+type Stream interface {
+	Send(*wire.Frame) error
+	Recv() (*wire.Frame, error)
+}
+
+// LinkOptions are a Link's bounds. The zero value means the defaults.
+type LinkOptions struct {
+	// Heartbeat is how long the link may send nothing before it sends a
+	// Heartbeat. Defaults to 3 s.
+	Heartbeat time.Duration
+	// Silence is how long the peer may send nothing before it counts as dead.
+	// Defaults to 20 s.
+	Silence time.Duration
+	// Max bounds the bytes queued towards the peer; more means that somebody
+	// ignores the credit of the pipes. Defaults to 8 rings plus one Start.
+	Max int
+	// Cancel, if set, is called once when the link dies, so that a blocked
+	// Recv or Send of the stream returns.
+	Cancel func()
+}
+
+// Link is one hop of one session. It owns one goroutine, the only one that
+// calls Stream.Send; Close ends it. Send never blocks. Recv is for one
+// goroutine at a time.
+type Link struct {
+	stream Stream
+	opts   LinkOptions
+
+	mu       sync.Mutex
+	changed  sync.Cond
+	urgent   []*wire.Frame // control frames: they overtake data
+	bulk     []*wire.Frame // data, and what must follow it
+	acks     [4]ackSlot    // by pipe: only the newest matters
+	queued   int           // bytes of data in bulk
+	sending  bool
+	lastSent time.Time
+	err      error // first cause of death; nil while alive
+
+	lastSeen  time.Time
+	heartbeat *time.Timer
+	silence   *time.Timer
+	dead      chan struct{}
+	stopped   chan struct{}
+}
+
+type ackSlot struct {
+	offset  uint64
+	pending bool
+}
+
+// NewLink starts the sender of a link. The stream stays the caller's.
+func NewLink(s Stream, o LinkOptions) *Link {
+	if o.Heartbeat == 0 {
+		o.Heartbeat = 3 * time.Second
+	}
+	if o.Silence == 0 {
+		o.Silence = 20 * time.Second
+	}
+	if o.Max == 0 {
+		o.Max = 8*DefaultRing + maxMessage
+	}
+	now := time.Now()
+	l := &Link{stream: s, opts: o, dead: make(chan struct{}), stopped: make(chan struct{}), lastSent: now, lastSeen: now}
+	l.changed.L = &l.mu
+	l.mu.Lock()
+	l.heartbeat = time.AfterFunc(o.Heartbeat, l.beat)
+	l.silence = time.AfterFunc(o.Silence, l.watch)
+	l.mu.Unlock()
+	go l.run()
+	return l
+}
+
+// Send queues a frame. After the link died it is dropped: Err tells why.
+func (l *Link) Send(f *wire.Frame) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return
+	}
+	size, bulk := weigh(f)
+	if !bulk {
+		l.urgent = append(l.urgent, f)
+	} else {
+		if l.queued += size; l.queued > l.opts.Max {
+			l.fail(protocolErrorf("%d bytes queued, more than every ring together", l.queued))
+			return
+		}
+		l.bulk = append(l.bulk, f)
+	}
+	l.changed.Broadcast()
+}
+
+// weigh tells how many bytes a frame adds to the queue and whether it must
+// keep its place behind the data before it.
+func weigh(f *wire.Frame) (size int, bulk bool) {
+	switch k := f.Kind.(type) {
+	case *wire.Frame_Data:
+		return len(k.Data.Bytes), true
+	case *wire.Frame_Signal, *wire.Frame_Close, *wire.Frame_Heartbeat, *wire.Frame_Ack, *wire.Frame_Progress:
+		return 0, false
+	default: // Exit follows the last byte; what is unknown keeps its order too
+		return 0, true
+	}
+}
+
+// SendAck queues an acknowledgement. An older one of the pipe that is still
+// queued is replaced.
+func (l *Link) SendAck(pipe wire.Pipe, offset uint64) {
+	l.mu.Lock()
+	l.acks[pipe&3] = ackSlot{offset: offset, pending: true}
+	l.changed.Broadcast()
+	l.mu.Unlock()
+}
+
+// Recv returns the next frame that is not a heartbeat. Its error is the
+// stream's, or the cause for which the link died.
+func (l *Link) Recv() (*wire.Frame, error) {
+	for {
+		f, err := l.stream.Recv()
+		if err != nil {
+			if cause := l.Err(); cause != nil {
+				return nil, cause
+			}
+			return nil, err
+		}
+		l.mu.Lock()
+		l.lastSeen = time.Now()
+		l.mu.Unlock()
+		if f.GetHeartbeat() == nil {
+			return f, nil
+		}
+	}
+}
+
+// Flush waits until every queued frame was handed to the stream, or the link
+// died: then it returns the cause.
+func (l *Link) Flush() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.err == nil && (l.sending || l.pending()) {
+		l.changed.Wait()
+	}
+	return l.err
+}
+
+// Dead is closed when the link died: the peer is silent or broke the protocol,
+// a Send failed, or Close was called.
+func (l *Link) Dead() <-chan struct{} { return l.dead }
+
+// Err returns why the link died, nil while it lives.
+func (l *Link) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// Close drops what is queued and ends the sender. A Send of the stream in
+// progress ends when the stream does.
+func (l *Link) Close() {
+	l.mu.Lock()
+	l.fail(ErrClosed)
+	sending := l.sending
+	l.mu.Unlock()
+	if !sending {
+		<-l.stopped
+	}
+}
+
+// fail must be called with the lock held. The first cause stays.
+func (l *Link) fail(cause error) {
+	if l.err != nil {
+		return
+	}
+	l.err = cause
+	l.heartbeat.Stop()
+	l.silence.Stop()
+	l.urgent, l.bulk = nil, nil
+	close(l.dead)
+	l.changed.Broadcast()
+	if l.opts.Cancel != nil && cause != ErrClosed {
+		go l.opts.Cancel() // may take locks of its own; it only cancels a context
+	}
+}
+
+func (l *Link) pending() bool {
+	if len(l.urgent) > 0 || len(l.bulk) > 0 {
+		return true
+	}
+	for _, a := range l.acks {
+		if a.pending {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *Link) run() {
+	defer close(l.stopped)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		f := l.next()
+		for f == nil && l.err == nil {
+			l.changed.Wait()
+			f = l.next()
+		}
+		if l.err != nil {
+			return
+		}
+		l.sending = true
+		l.mu.Unlock()
+		err := l.stream.Send(f)
+		l.mu.Lock()
+		l.sending = false
+		l.lastSent = time.Now()
+		if err != nil {
+			l.fail(err)
+		}
+		if !l.pending() {
+			l.changed.Broadcast() // Flush
+		}
+	}
+}
+
+// next takes the frame to send: control first, then acknowledgements, then data.
+func (l *Link) next() *wire.Frame {
+	if len(l.urgent) > 0 {
+		f := l.urgent[0]
+		l.urgent = l.urgent[1:]
+		return f
+	}
+	for pipe := range l.acks {
+		if a := &l.acks[pipe]; a.pending {
+			a.pending = false
+			return &wire.Frame{Kind: &wire.Frame_Ack{Ack: &wire.Ack{Pipe: wire.Pipe(pipe), Offset: a.offset}}}
+		}
+	}
+	if len(l.bulk) > 0 {
+		f := l.bulk[0]
+		l.bulk[0] = nil
+		l.bulk = l.bulk[1:]
+		size, _ := weigh(f)
+		l.queued -= size
+		return f
+	}
+	return nil
+}
+
+// beat keeps a quiet hop alive.
+func (l *Link) beat() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return
+	}
+	if quiet := time.Since(l.lastSent); quiet < l.opts.Heartbeat {
+		l.heartbeat.Reset(l.opts.Heartbeat - quiet)
+		return
+	}
+	if !l.sending && !l.pending() {
+		l.urgent = append(l.urgent, &wire.Frame{Kind: &wire.Frame_Heartbeat{Heartbeat: &wire.Heartbeat{}}})
+		l.changed.Broadcast()
+	}
+	l.heartbeat.Reset(l.opts.Heartbeat)
+}
+
+// watch declares a silent peer dead.
+func (l *Link) watch() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return
+	}
+	if quiet := time.Since(l.lastSeen); quiet < l.opts.Silence {
+		l.silence.Reset(l.opts.Silence - quiet)
+		return
+	}
+	l.fail(ErrSilent)
+}

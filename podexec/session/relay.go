@@ -1,0 +1,263 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/ffpod/ffpod/podexec/wire"
+)
+
+// ErrShimGone is the end of a Relay whose shim's stream ended first.
+var ErrShimGone = errors.New("the shim's stream ended")
+
+// Relay is the scheduler's part of one session: it reads the shim's stream from
+// the first frame on, so that the shim's death is noticed while the session is
+// queued, and later passes frames between the shim and a worker. Frames that it
+// does not understand pass unchanged. It acknowledges nothing and holds no bytes
+// but the links' queues.
+//
+//	NewRelay ─▶ Start ─▶ (place, lease) ─▶ Ticket ─▶ Run ─┬─▶ exit
+//	                          ▲                            ├─▶ lost, or the shim is gone
+//	                          └──────── refused ───────────┘
+//
+// One goroutine reads the shim's stream and ends with that stream: end it (return
+// from the gRPC handler) after the last call.
+type Relay struct {
+	shim    *Link
+	observe func(*wire.Frame, bool)
+
+	start chan *wire.Start // the first frame
+	acked chan struct{}    // one per TicketAck
+	gone  chan struct{}    // the shim's stream ended: goneErr is set
+
+	mu      sync.Mutex
+	worker  *Link         // frames go there; nil before Started
+	early   []*wire.Frame // frames of the shim that came before
+	goneErr error
+	ended   chan struct{} // of the present Run: the shim acknowledged the exit
+}
+
+// RelayOptions are what a Relay tells its owner.
+type RelayOptions struct {
+	// Observe sees every frame that is passed on, from one goroutine per
+	// direction. It must not keep it, change it or block.
+	Observe func(f *wire.Frame, fromWorker bool)
+}
+
+// maxEarly bounds the frames of a shim whose session has not started: a few
+// signals. stdin is not sent before Started.
+const maxEarly = 64
+
+// NewRelay begins to read the shim's stream.
+func NewRelay(shim *Link, o RelayOptions) *Relay {
+	r := &Relay{
+		shim: shim, observe: o.Observe,
+		start: make(chan *wire.Start, 1), acked: make(chan struct{}, 1), gone: make(chan struct{}),
+	}
+	if r.observe == nil {
+		r.observe = func(*wire.Frame, bool) {}
+	}
+	go r.fromShim()
+	return r
+}
+
+// Gone is closed when the shim's stream ended, or its link died.
+func (r *Relay) Gone() <-chan struct{} { return r.gone }
+
+// Start waits for the shim's first frame.
+func (r *Relay) Start(ctx context.Context) (*wire.Start, error) {
+	select {
+	case s := <-r.start:
+		return s, nil
+	case <-r.gone:
+		return nil, r.shimGone()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Ticket hands the shim its ticket and waits until the shim holds it. Only then
+// may Start go to the worker.
+func (r *Relay) Ticket(ctx context.Context, t *wire.Ticket) error {
+	select {
+	case <-r.acked: // of an earlier ticket
+	default:
+	}
+	r.shim.Send(&wire.Frame{Kind: &wire.Frame_Ticket{Ticket: t}})
+	select {
+	case <-r.acked:
+		return nil
+	case <-r.gone:
+		return r.shimGone()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Run sends start to the worker and passes frames until the session ended on both
+// sides. It returns the Exit once the shim acknowledged it; a *RefusedError, which
+// the shim was NOT told, when the worker refused: Run may be called again with
+// another worker; a *LostError when the worker's stream ended without an exit;
+// ErrShimGone, wrapped, when the shim's did, with the Exit if it had passed. A
+// goroutine is left in the worker's Recv: end that stream after Run returned.
+func (r *Relay) Run(ctx context.Context, worker *Link, start *wire.Start) (*wire.Exit, error) {
+	w := &workerSide{link: worker, result: make(chan struct{})}
+	r.mu.Lock()
+	r.ended = make(chan struct{})
+	ended := r.ended
+	r.mu.Unlock()
+	defer r.detach()
+
+	worker.Send(&wire.Frame{Kind: &wire.Frame_Start{Start: start}})
+	go r.fromWorker(w)
+	result, dead := w.result, worker.Dead()
+	for {
+		select {
+		case <-ended:
+			_ = worker.Flush() // the ExitAck
+			return w.end()
+		case <-result:
+			if exit, err := w.end(); err != nil {
+				return exit, err
+			}
+			result = nil // the exit passed: now the shim acknowledges it, or goes
+		case <-dead:
+			if exit, _ := w.end(); exit == nil {
+				return nil, lostWorker(worker.Err())
+			}
+			dead = nil
+		case <-r.gone:
+			exit, _ := w.end()
+			return exit, r.shimGone()
+		case <-ctx.Done():
+			exit, _ := w.end()
+			return exit, context.Cause(ctx)
+		}
+	}
+}
+
+func lostWorker(cause error) error {
+	return &LostError{Message: "the worker's stream ended", Cause: streamEnd(cause), MayHaveStarted: true}
+}
+
+// workerSide is what one Run knows of its worker.
+type workerSide struct {
+	link   *Link
+	mu     sync.Mutex
+	exit   *wire.Exit
+	err    error
+	result chan struct{} // closed once exit or err is set
+}
+
+func (w *workerSide) end() (*wire.Exit, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.exit, w.err
+}
+
+func (w *workerSide) set(exit *wire.Exit, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.exit == nil && w.err == nil {
+		w.exit, w.err = exit, err
+		close(w.result)
+	}
+}
+
+func (r *Relay) fromWorker(w *workerSide) {
+	for {
+		f, err := w.link.Recv()
+		if err != nil {
+			w.set(nil, lostWorker(err))
+			return
+		}
+		if refused := f.GetRefused(); refused != nil {
+			w.set(nil, &RefusedError{Refusal: refused.Refusal, Message: refused.Message, Remedy: refused.Remedy})
+			return
+		}
+		if f.GetStarted() != nil {
+			r.attach(w.link)
+		}
+		r.observe(f, true)
+		r.shim.Send(f)
+		if exit := f.GetExit(); exit != nil {
+			w.set(exit, nil)
+		}
+	}
+}
+
+// attach lets the shim's frames through, those that came early first.
+func (r *Relay) attach(worker *Link) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.early {
+		worker.Send(f)
+	}
+	r.early, r.worker = nil, worker
+}
+
+func (r *Relay) detach() {
+	r.mu.Lock()
+	r.worker = nil
+	r.mu.Unlock()
+}
+
+func (r *Relay) fromShim() {
+	first := true
+	for {
+		f, err := r.shim.Recv()
+		if err == nil {
+			err = r.accept(f, first)
+		}
+		if err != nil {
+			r.mu.Lock()
+			r.goneErr = err
+			r.mu.Unlock()
+			close(r.gone)
+			return
+		}
+		first = false
+	}
+}
+
+func (r *Relay) accept(f *wire.Frame, first bool) error {
+	if first {
+		start := f.GetStart()
+		if start == nil {
+			return protocolErrorf("the first frame is %T, not a start", f.Kind)
+		}
+		r.start <- start
+		return nil
+	}
+	if f.GetTicketAck() != nil {
+		select {
+		case r.acked <- struct{}{}:
+		default:
+		}
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.worker == nil {
+		if len(r.early) == maxEarly {
+			return protocolErrorf("more than %d frames before the session started", maxEarly)
+		}
+		r.early = append(r.early, f)
+		return nil
+	}
+	r.observe(f, false)
+	r.worker.Send(f)
+	if f.GetExitAck() != nil {
+		close(r.ended)
+		r.worker = nil
+	}
+	return nil
+}
+
+func (r *Relay) shimGone() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fmt.Errorf("%w: %w", ErrShimGone, streamEnd(r.goneErr))
+}
