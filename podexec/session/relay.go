@@ -22,8 +22,8 @@ var ErrShimGone = errors.New("the shim's stream ended")
 //	                          ▲                            ├─▶ lost, or the shim is gone
 //	                          └──────── refused ───────────┘
 //
-// One goroutine reads the shim's stream and ends with that stream: end it (return
-// from the gRPC handler) after the last call.
+// Its goroutines end with the shim's stream and link: after the last call, Close
+// the link and return from the gRPC handler.
 type Relay struct {
 	shim    *Link
 	observe func(*wire.Frame, bool)
@@ -60,7 +60,21 @@ func NewRelay(shim *Link, o RelayOptions) *Relay {
 		r.observe = func(*wire.Frame, bool) {}
 	}
 	go r.fromShim()
+	go func() { // ends when the owner closes the link
+		<-shim.Dead()
+		r.leave(shim.Err())
+	}()
 	return r
+}
+
+// leave records the end of the shim's stream; the first cause counts.
+func (r *Relay) leave(cause error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.goneErr == nil {
+		r.goneErr = cause
+		close(r.gone)
+	}
 }
 
 // Gone is closed when the shim's stream ended, or its link died.
@@ -212,10 +226,7 @@ func (r *Relay) fromShim() {
 			err = r.accept(f, first)
 		}
 		if err != nil {
-			r.mu.Lock()
-			r.goneErr = err
-			r.mu.Unlock()
-			close(r.gone)
+			r.leave(err)
 			return
 		}
 		first = false

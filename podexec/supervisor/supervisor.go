@@ -1,0 +1,352 @@
+package supervisor
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/ffpod/ffpod/podexec/session"
+	"github.com/ffpod/ffpod/podexec/wire"
+)
+
+// Config is what a worker is told at its start.
+type Config struct {
+	// Class is the name of the worker's class, for Describe.
+	Class string
+	// Slots is how many sessions may run at once. Defaults to 1.
+	Slots int
+	// Once makes the first session the last: the worker of a Job.
+	Once bool
+	// Idle bounds the wait for the first session in once mode, so that a Job
+	// whose scheduler died frees its GPU. Defaults to 60 s.
+	Idle time.Duration
+	// Grace is what running sessions get to end by themselves after TERM, when
+	// the worker's pod is deleted. Defaults to 20 s.
+	Grace time.Duration
+	// FFmpeg and FFprobe are the paths of the real programs.
+	FFmpeg, FFprobe string
+	// Pod, PodUID and Node are told by Describe.
+	Pod, PodUID, Node string
+	// Version is ffpod's own.
+	Version string
+	// Log gets a line per session's start and end, without its argv.
+	Log *zap.Logger
+	// Session are the bounds of the hop to the scheduler.
+	Session session.LinkOptions
+}
+
+// Supervisor runs sessions. It owns its children and the goroutines of Serve.
+type Supervisor struct {
+	wire.UnimplementedRunnerServer
+	wire.UnimplementedSupervisorServer
+
+	conf     Config
+	nonce    string
+	about    about
+	children forking
+
+	mu       sync.Mutex
+	running  map[string]*run // admitted, by session
+	admitted int             // running, and those being started
+	records  []*wire.SessionState
+	draining bool
+	first    chan struct{} // closed at the first admission
+	last     chan ending   // once mode: the one session's end, after its stream
+}
+
+// ending is the outcome of a once worker.
+type ending struct {
+	exit *wire.Exit
+	err  error
+}
+
+// keptRecords bounds the exits that Describe still tells.
+const keptRecords = 256
+
+// New makes a supervisor; Serve starts it.
+func New(conf Config) (*Supervisor, error) {
+	if conf.Slots < 1 || conf.Once {
+		conf.Slots = 1
+	}
+	if conf.Idle == 0 {
+		conf.Idle = time.Minute
+	}
+	if conf.Grace == 0 {
+		conf.Grace = 20 * time.Second
+	}
+	if conf.Log == nil {
+		conf.Log = zap.NewNop()
+	}
+	var nonce [16]byte
+	if _, err := rand.Read(nonce[:]); err != nil {
+		return nil, fmt.Errorf("boot nonce: %w", err)
+	}
+	return &Supervisor{
+		conf: conf, nonce: hex.EncodeToString(nonce[:]),
+		children: forking{children: map[int]bool{}},
+		running:  map[string]*run{},
+		first:    make(chan struct{}),
+		last:     make(chan ending, 1),
+	}, nil
+}
+
+// ErrIdle is returned by Serve in once mode when no session came within Idle.
+var ErrIdle = errors.New("no session came")
+
+// Serve serves l until ctx ends or, in once mode, its session did. When ctx ends,
+// sessions get TERM, Grace, KILL, and their exits are delivered. It returns the
+// exit of a once worker's session, else nil; all processes are gone by then.
+// Serve closes l.
+func (s *Supervisor) Serve(ctx context.Context, l net.Listener) (*wire.Exit, error) {
+	server := grpc.NewServer(session.ChannelServerOptions()...)
+	wire.RegisterRunnerServer(server, s)
+	wire.RegisterSupervisorServer(server, s)
+
+	var background sync.WaitGroup
+	defer background.Wait()
+	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	background.Go(func() { s.about.learn(stopped, s.conf, &s.children) })
+	if os.Getpid() == 1 {
+		background.Go(func() { s.children.reapStrays(stopped) })
+	}
+
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	exit, err := s.await(ctx)
+	server.Stop() // ends streams and waits for their handlers
+	if failed := <-served; err == nil && failed != nil && !errors.Is(failed, grpc.ErrServerStopped) {
+		err = fmt.Errorf("serve %s: %w", l.Addr(), failed)
+	}
+	return exit, err
+}
+
+// await returns when the supervisor has nothing left to do.
+func (s *Supervisor) await(ctx context.Context) (*wire.Exit, error) {
+	var idle <-chan time.Time
+	if s.conf.Once {
+		timer := time.NewTimer(s.conf.Idle)
+		defer timer.Stop()
+		idle = timer.C
+	}
+	first := s.first
+	for {
+		select {
+		case <-first:
+			first, idle = nil, nil
+		case <-idle:
+			return nil, fmt.Errorf("%w within %s", ErrIdle, s.conf.Idle)
+		case end := <-s.last:
+			return end.exit, end.err
+		case <-ctx.Done():
+			s.drain()
+			select {
+			case end := <-s.last:
+				return end.exit, end.err
+			default:
+				return nil, nil
+			}
+		}
+	}
+}
+
+// drain ends every session and waits until its exit was delivered or its stream
+// is gone.
+func (s *Supervisor) drain() {
+	s.mu.Lock()
+	s.draining = true
+	var all []*run
+	for _, r := range s.running {
+		all = append(all, r)
+	}
+	s.mu.Unlock()
+	var ending sync.WaitGroup
+	for _, r := range all {
+		ending.Go(func() {
+			r.terminate(s.conf.Grace, wire.Cause_CAUSE_SHUTDOWN)
+			select {
+			case <-r.told:
+			case <-time.After(deliverBound):
+			}
+		})
+	}
+	ending.Wait()
+}
+
+// deliverBound is how long a draining worker waits for a consumer to take the
+// last bytes and the exit of an ended session.
+const deliverBound = 5 * time.Second
+
+// Run serves one session. It implements wire.RunnerServer.
+func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
+	link := session.NewLink(stream, s.conf.Session)
+	defer link.Close()
+	first, err := link.Recv()
+	if err != nil {
+		return err
+	}
+	if resume := first.GetResume(); resume != nil {
+		return s.refuse(link, wire.Refusal_UNKNOWN_SESSION, "resume: this worker keeps no session without a stream", "start the command again")
+	}
+	start := first.GetStart()
+	if start == nil {
+		return s.refuse(link, wire.Refusal_BAD_START, "the first frame is neither start nor resume", "use matching releases of scheduler and worker")
+	}
+	if refusal, why := s.admit(start); refusal != wire.Refusal_REFUSAL_UNSPECIFIED {
+		return s.refuse(link, refusal, why, "")
+	}
+	r, refusal, err := s.begin(start)
+	if err != nil {
+		s.release()
+		if s.conf.Once {
+			defer func() { s.last <- ending{err: err} }()
+		}
+		return s.refuse(link, refusal, err.Error(), "check the worker's image and volumes")
+	}
+	r.serve(link, &s.children, func(e *wire.Exit) { s.released(r, e) })
+	_ = link.Flush()
+	close(r.told)
+	if s.conf.Once {
+		s.last <- ending{exit: r.exit}
+	}
+	return nil
+}
+
+func (s *Supervisor) refuse(link *session.Link, refusal wire.Refusal, message, remedy string) error {
+	link.Send(&wire.Frame{Kind: &wire.Frame_Refused{Refused: &wire.Refused{Refusal: refusal, Message: message, Remedy: remedy}}})
+	return link.Flush()
+}
+
+// admit takes a slot.
+func (s *Supervisor) admit(start *wire.Start) (wire.Refusal, string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.running[start.Session] != nil || slices.ContainsFunc(s.records, func(r *wire.SessionState) bool { return r.Session == start.Session })
+	switch {
+	case start.Session == "":
+		return wire.Refusal_BAD_START, "the session has no id"
+	case known:
+		return wire.Refusal_DUPLICATE, fmt.Sprintf("session %s is known here already", start.Session)
+	case s.draining:
+		return wire.Refusal_DRAINING, fmt.Sprintf("worker %s is shutting down", s.conf.Pod)
+	case s.admitted >= s.conf.Slots:
+		return wire.Refusal_NO_SLOT, fmt.Sprintf("worker %s has all %d slots in use", s.conf.Pod, s.conf.Slots)
+	}
+	if s.conf.Once {
+		select {
+		case <-s.first:
+			return wire.Refusal_NO_SLOT, fmt.Sprintf("worker %s serves one session only", s.conf.Pod)
+		default:
+		}
+	}
+	s.admitted++
+	select {
+	case <-s.first:
+	default:
+		close(s.first)
+	}
+	return wire.Refusal_REFUSAL_UNSPECIFIED, ""
+}
+
+// begin starts the process of an admitted session.
+func (s *Supervisor) begin(start *wire.Start) (*run, wire.Refusal, error) {
+	path := s.conf.FFmpeg
+	if start.Program == wire.Program_FFPROBE {
+		path = s.conf.FFprobe
+	}
+	if path == "" {
+		return nil, wire.Refusal_NO_PROGRAM, fmt.Errorf("worker %s has no %s", s.conf.Pod, programName(start.Program))
+	}
+	if dir, err := os.Stat(string(start.Cwd)); err != nil || !dir.IsDir() {
+		return nil, wire.Refusal_BAD_START, fmt.Errorf("the working directory %s does not exist on worker %s", start.Cwd, s.conf.Pod)
+	}
+	p, err := s.children.start(path, start, environment(os.Environ(), start.Env))
+	switch {
+	case errors.Is(err, syscall.E2BIG), errors.Is(err, syscall.EINVAL):
+		return nil, wire.Refusal_BAD_START, fmt.Errorf("execute %s on worker %s: %w", path, s.conf.Pod, err)
+	case err != nil:
+		return nil, wire.Refusal_NO_PROGRAM, fmt.Errorf("execute %s on worker %s: %w", path, s.conf.Pod, err)
+	}
+	r := newRun(start, p)
+	s.mu.Lock()
+	s.running[start.Session] = r
+	draining := s.draining
+	s.mu.Unlock()
+	if draining { // it was admitted just before, drain did not see it
+		r.kill(syscall.SIGTERM, wire.Cause_CAUSE_SHUTDOWN)
+	}
+	s.conf.Log.Info("session started", zap.String("session", start.Session), zap.Int("pid", p.pid))
+	return r, 0, nil
+}
+
+func programName(p wire.Program) string {
+	if p == wire.Program_FFPROBE {
+		return "ffprobe"
+	}
+	return "ffmpeg"
+}
+
+// release gives back the slot of a session that did not start.
+func (s *Supervisor) release() {
+	s.mu.Lock()
+	s.admitted--
+	s.mu.Unlock()
+}
+
+// released frees the slot of a session whose process group is gone.
+func (s *Supervisor) released(r *run, e *wire.Exit) {
+	s.mu.Lock()
+	s.admitted--
+	delete(s.running, r.start.Session)
+	s.records = append(s.records, &wire.SessionState{Session: e.Session, Record: r.start.Record, Epoch: 1, Exit: e})
+	if extra := len(s.records) - keptRecords; extra > 0 {
+		s.records = slices.Delete(s.records, 0, extra)
+	}
+	s.mu.Unlock()
+	s.conf.Log.Info("session ended", zap.String("session", e.Session), zap.Int32("code", e.Code), zap.Int32("signal", e.Signal),
+		zap.Stringer("cause", e.Cause), zap.Int64("ms", e.EndedUnixMs-e.StartedUnixMs), zap.Int64("maxRssKiB", e.MaxRssKib))
+}
+
+// Kill ends a session. It implements wire.SupervisorServer.
+func (s *Supervisor) Kill(ctx context.Context, q *wire.KillRequest) (*wire.KillResponse, error) {
+	r := s.find(q.Session)
+	if r != nil {
+		r.terminate(time.Duration(q.GraceMs)*time.Millisecond, wire.Cause_CAUSE_SIGNAL)
+	}
+	return &wire.KillResponse{Known: r != nil}, nil
+}
+
+// Orphan kills a session after a while unless it is attached anew. It implements
+// wire.SupervisorServer.
+func (s *Supervisor) Orphan(ctx context.Context, q *wire.OrphanRequest) (*wire.OrphanResponse, error) {
+	r := s.find(q.Session)
+	if r == nil {
+		return &wire.OrphanResponse{}, nil
+	}
+	timer := time.NewTimer(time.Duration(q.AfterMs) * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		// No session is attached anew yet, so the order stands.
+		r.kill(syscall.SIGKILL, wire.Cause_CAUSE_ORPHANED)
+	case <-r.exited:
+	}
+	return &wire.OrphanResponse{Known: true}, nil
+}
+
+func (s *Supervisor) find(id string) *run {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running[id]
+}
