@@ -130,8 +130,7 @@ type group struct {
 	format                 string
 	noVideo, noAudio       bool
 	video, audio, subtitle string
-	codecs                 [4]string // in order, for Encoders or Decoders
-	ncodecs                int
+	codecs                 []string // in order, for Encoders or Decoders
 	oneFrame               bool
 	fragmented             bool
 	vod                    bool
@@ -140,8 +139,7 @@ type group struct {
 	passArg                int
 	passlog                string
 	// siblings are values that name files beside the output (argv indices).
-	siblings  [6]int
-	nsiblings int
+	siblings []int
 }
 
 func (p *parser) run() {
@@ -256,7 +254,7 @@ func (p *parser) input(i int, raw string) {
 		p.followList(in.operand, g.format == "concat")
 	}
 	p.cmd.ins = append(p.cmd.ins, in)
-	for _, c := range g.codecs[:g.ncodecs] {
+	for _, c := range g.codecs {
 		p.cmd.Decoders = appendNew(p.cmd.Decoders, c)
 	}
 	p.group = group{fd: -1}
@@ -287,7 +285,7 @@ func (p *parser) output(i int, raw string) {
 		video: g.video, audio: g.audio, subtitle: g.subtitle,
 		oneFrame: g.oneFrame, fragmented: g.fragmented, vod: g.vod,
 	})
-	for _, c := range g.codecs[:g.ncodecs] {
+	for _, c := range g.codecs {
 		if c != "copy" {
 			p.cmd.Encoders = appendNew(p.cmd.Encoders, c)
 		}
@@ -300,11 +298,11 @@ func (p *parser) output(i int, raw string) {
 // and master playlist, and dash's segments.
 func (p *parser) siblings(at int) {
 	g := &p.group
-	if g.nsiblings == 0 || at >= len(p.cmd.Operands) {
+	if len(g.siblings) == 0 || at >= len(p.cmd.Operands) {
 		return
 	}
 	main := p.cmd.Operands[at]
-	for _, arg := range g.siblings[:g.nsiblings] {
+	for _, arg := range g.siblings {
 		raw := p.argv[arg]
 		if raw == "" || main.Path == "" {
 			continue

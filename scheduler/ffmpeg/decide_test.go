@@ -41,18 +41,20 @@ func environment(w world) Environment {
 	}
 }
 
-// TestDecideClauses has at least one case for every clause, named after it,
-// and for each the nearest command that it must not catch.
-func TestDecideClauses(t *testing.T) {
-	tests := map[string]struct {
-		program string
-		argv    string
-		world   world
-		egress  bool
-		dir     string
-		want    Clause
-		where   Where
-	}{
+type clauseTest struct {
+	program string
+	argv    string
+	world   world
+	egress  bool
+	dir     string
+	want    Clause
+	where   Where
+}
+
+// clauseTests has at least one case for every clause, named after it, and for
+// each the nearest command that it must not catch.
+func clauseTests() map[string]clauseTest {
+	return map[string]clauseTest{
 		"information":                   {argv: "-hide_banner -loglevel warning -version", want: ClauseInformation, where: Local},
 		"information with a topic":      {argv: "-h muxer=chromaprint", want: ClauseInformation, where: Local},
 		"information after files":       {argv: "-i /media/a.mkv /cache/b.mkv -hwaccels", want: ClauseInformation, where: Local},
@@ -107,6 +109,8 @@ func TestDecideClauses(t *testing.T) {
 		"remux: video muted at input":   {argv: "-vn -i /media/a.mkv -af silencedetect -f null -", want: ClauseRemux, where: Local},
 		"no remux: -c:v after -c":       {argv: "-i /media/a.mkv -c copy -c:v libx264 /cache/b.mp4", want: ClauseEncode, where: Remote},
 		"no remux: one of two":          {argv: "-i /media/a.mkv -c copy /cache/b.mp4 -c:v libx264 /cache/c.mp4", want: ClauseEncode, where: Remote},
+		"no remux: one stream of two":   {argv: "-i /media/a.mkv -map 0 -map 0 -c:v:0 libx264 -c:v:1 copy /cache/b.mkv", want: ClauseEncode, where: Remote},
+		"remux: Jellyfin's way":         {argv: "-i /media/a.mkv -codec:v:0 copy -codec:a:0 aac /cache/b.mkv", want: ClauseRemux, where: Local},
 		"no remux: opens a GPU":         {argv: "-init_hw_device cuda=cu:0 -i /media/a.mkv -c copy /cache/b.mp4", want: ClauseEncode, where: Remote},
 		"segments":                      {argv: "-i /media/a.mkv -c:v libx264 -f hls /cache/x.m3u8", want: ClauseSegments, where: Remote},
 		"encode":                        {argv: "-i /media/a.mkv -c:v libx264 /cache/x.mkv", want: ClauseEncode, where: Remote},
@@ -114,7 +118,10 @@ func TestDecideClauses(t *testing.T) {
 		"encode: lavfi to nothing":      {argv: "-f lavfi -i testsrc=d=1 -c:v libx264 -f null /dev/null", want: ClauseEncode, where: Remote},
 		"encode: no file at all":        {argv: "-f rawvideo -s 16x16 -i /dev/zero -t 1 -y /dev/null", want: ClauseEncode, where: Remote},
 	}
-	for name, test := range tests {
+}
+
+func TestDecideClauses(t *testing.T) {
+	for name, test := range clauseTests() {
 		t.Run(name, func(t *testing.T) {
 			program := "ffmpeg"
 			if test.program != "" {
@@ -137,14 +144,16 @@ func TestDecideClauses(t *testing.T) {
 }
 
 // TestDecideClausesComplete keeps the table above honest: every rule has a
-// case that it decides.
+// case that it decides, the way it says.
 func TestDecideClausesComplete(t *testing.T) {
-	seen := map[Clause]bool{}
+	tested := map[Clause]Where{}
+	for _, test := range clauseTests() {
+		tested[test.want] = test.where
+	}
 	for _, r := range rules {
-		if seen[r.clause] {
-			t.Errorf("clause %s is there twice", r.clause)
+		if where, ok := tested[r.clause]; !ok || where != r.where {
+			t.Errorf("clause %s (%s) has no case of its own", r.clause, r.where)
 		}
-		seen[r.clause] = true
 		if (r.match == nil) == (r.operand == nil) {
 			t.Errorf("clause %s needs one question, of the command or of an operand", r.clause)
 		}

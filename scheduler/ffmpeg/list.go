@@ -84,10 +84,11 @@ func cutSpace(s string) (head, tail string) {
 	return s, ""
 }
 
-// listed adds a file named in a list: a known protocol stands for itself,
-// everything else is relative to the directory of the list.
+// listed adds a file named in a list: what starts with a protocol, known or
+// not, stands for itself, everything else is relative to the directory of the
+// list.
 func (p *parser) listed(list *Operand, name string) {
-	if scheme, _ := splitScheme(name); scheme == "file" || scheme != "" && isProtocol(scheme) {
+	if scheme, _ := splitScheme(name); scheme != "" {
 		p.nested(Input, list.Arg, []string{name}, "list")
 		return
 	}
@@ -99,15 +100,6 @@ func (p *parser) listed(list *Operand, name string) {
 		p.resolve(&o, name)
 	}
 	p.add(o)
-}
-
-func isProtocol(scheme string) bool {
-	switch scheme {
-	case "pipe", "fd", "concat", "concatf", "subfile", "crypto", "cache", "async",
-		"hls", "bluray", "data", "unix":
-		return true
-	}
-	return isNetwork(scheme)
 }
 
 // followNames adds the URLs of a "concatf:" list: one token per line.

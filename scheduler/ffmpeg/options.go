@@ -119,7 +119,9 @@ func (p *parser) value(arg int, name, spec, value string) {
 	case "passlogfile":
 		g.passlog, g.passArg = value, arg
 	case "hwaccel":
-		p.cmd.HWAccels = appendNew(p.cmd.HWAccels, value)
+		if value != "none" {
+			p.cmd.HWAccels = appendNew(p.cmd.HWAccels, value)
+		}
 	case "init_hw_device":
 		p.initDevice(arg, value)
 	case "vaapi_device", "qsv_device":
@@ -131,10 +133,7 @@ func (p *parser) value(arg int, name, spec, value string) {
 		p.encoderFiles(arg, value, name)
 	case "hls_fmp4_init_filename", "master_pl_name", "init_seg_name", "media_seg_name",
 		"hls_master_name", "single_file_name":
-		if g.nsiblings < len(g.siblings) {
-			g.siblings[g.nsiblings] = arg
-			g.nsiblings++
-		}
+		g.siblings = append(g.siblings, arg)
 	default:
 		p.fileValue(arg, name, value)
 	}
@@ -192,29 +191,34 @@ func (p *parser) probeValue(arg int, name, value string) {
 }
 
 // codec applies -c and its older spellings. The last matching option wins, so
-// one without a stream specifier replaces all before it.
+// one for all streams replaces all before it, and one for all streams of a
+// type those of that type. One for a single stream adds to them: "copy" for it
+// says nothing about its neighbours.
 func (p *parser) codec(name, spec, value string) {
 	g := &p.group
-	kind := byte(0)
+	g.codecs = append(g.codecs, value)
+	kind, one := byte(0), false
 	switch {
 	case name == "vcodec" || name == "acodec" || name == "scodec" || name == "dcodec":
 		kind = name[0]
 	case spec != "":
-		kind = spec[0]
+		kind, one = spec[0], len(spec) > 1
 	default:
 		g.video, g.audio, g.subtitle = value, value, value
 	}
+	var codec *string
 	switch kind {
 	case 'v', 'V':
-		g.video = value
+		codec = &g.video
 	case 'a':
-		g.audio = value
+		codec = &g.audio
 	case 's':
-		g.subtitle = value
+		codec = &g.subtitle
+	default:
+		return
 	}
-	if g.ncodecs < len(g.codecs) {
-		g.codecs[g.ncodecs] = value
-		g.ncodecs++
+	if !one || value != "copy" || *codec == "" {
+		*codec = value
 	}
 }
 
