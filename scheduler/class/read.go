@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/ffpod/ffpod/podexec"
 	"github.com/ffpod/ffpod/scheduler/lease"
 )
 
@@ -154,7 +155,7 @@ func integer(s string) (int, bool) {
 func worker(pod *corev1.PodSpec) (fatal []string) {
 	for i := range pod.Containers {
 		c := &pod.Containers[i]
-		if c.Name != lease.Container {
+		if c.Name != podexec.Container {
 			continue
 		}
 		if run := slices.Concat(c.Command, c.Args); !slices.Equal(run, lease.ServeCommand()) {
@@ -162,7 +163,7 @@ func worker(pod *corev1.PodSpec) (fatal []string) {
 		}
 		return fatal
 	}
-	return []string{fmt.Sprintf("the pod template has no container named %s: sessions have nowhere to run", lease.Container)}
+	return []string{fmt.Sprintf("the pod template has no container named %s: sessions have nowhere to run", podexec.Container)}
 }
 
 func sorted(m map[string]string) []string {

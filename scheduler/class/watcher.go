@@ -52,7 +52,7 @@ func NewWatcher(c Config) (*Watcher, error) {
 		config: c, changed: make(chan struct{}, 1),
 		classes: map[string]Class{}, reported: map[types.UID]string{},
 	}
-	// kube: deployments, list watch
+	// kube: deployments, list, watch
 	w.informer = appsinformers.NewTypedFilteredDeploymentInformer(c.Client, c.Namespace, 0, nil,
 		func(o *metav1.ListOptions) { o.LabelSelector = Label })
 	if err := w.informer.SetTransform(withoutManagedFields); err != nil {
@@ -69,7 +69,7 @@ func NewWatcher(c Config) (*Watcher, error) {
 // Run watches until ctx is done. It is called once.
 func (w *Watcher) Run(ctx context.Context) error {
 	w.events = record.NewBroadcaster(record.WithContext(ctx))
-	// kube: events, create patch
+	// kube: events, create, patch
 	w.events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: w.config.Client.CoreV1().Events(w.config.Namespace)})
 	defer w.events.Shutdown()
 	w.recorder = w.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "ffpod-scheduler"})

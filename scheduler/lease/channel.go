@@ -2,29 +2,16 @@ package lease
 
 import (
 	"context"
+	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ffpod/ffpod/podexec"
 	"github.com/ffpod/ffpod/podexec/wire"
 )
 
-// Container is the name of the container that serves sessions, in the pods of
-// every class.
-const Container = "worker"
-
-// DialCommand is what a channel executes in it. The admission policies allow
-// this command and no other.
-func DialCommand() []string { return []string{"/ffpod/worker", "dial"} }
-
-// ServeCommand is what the container itself runs.
+// ServeCommand is what the container of a worker runs.
 func ServeCommand() []string { return []string{"/ffpod/worker", "serve"} }
-
-// Target says which container of which pod a channel goes to, and what is
-// executed there.
-type Target struct {
-	Namespace string
-	Pod       string
-	Container string
-	Command   []string
-}
 
 // Channel is an open channel to a worker. Whoever opened it closes it.
 type Channel interface {
@@ -42,4 +29,29 @@ type Channel interface {
 }
 
 // Open opens a channel; ctx bounds the opening only.
-type Open func(ctx context.Context, t Target) (Channel, error)
+type Open func(ctx context.Context, t podexec.Target) (Channel, error)
+
+// Dial opens real channels.
+func Dial(d *podexec.Dialer) Open {
+	return func(ctx context.Context, t podexec.Target) (Channel, error) {
+		c, err := d.Open(ctx, t)
+		if err != nil {
+			return nil, err // not a nil *podexec.Channel in an interface
+		}
+		return c, nil
+	}
+}
+
+// Verify checks that the far end of a channel is the worker in this very pod:
+// exec goes to whichever pod has the name now.
+func Verify(pod *corev1.Pod, class string, d *wire.Description) error {
+	switch {
+	case d.GetNonce() == "":
+		return fmt.Errorf("verify worker %s: it gives no boot nonce: is it a worker of ffpod?", pod.Name)
+	case d.GetPodUid() != string(pod.UID):
+		return fmt.Errorf("verify worker %s: pod %q answers instead of %q: its env POD_UID is wrong, or the name was taken by another pod", pod.Name, d.GetPodUid(), pod.UID)
+	case d.GetClass() != class:
+		return fmt.Errorf("verify worker %s: it says its class is %q, its label says %q: set env FFPOD_CLASS from the label ffpod.dev/class", pod.Name, d.GetClass(), class)
+	}
+	return nil
+}

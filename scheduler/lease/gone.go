@@ -6,6 +6,8 @@ import (
 	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ffpod/ffpod/podexec"
 )
 
 // Gone says in words why a worker's pod no longer serves, as far as its status
@@ -48,7 +50,7 @@ func Restarts(pod *corev1.Pod) int32 {
 // reported one.
 func Status(pod *corev1.Pod) *corev1.ContainerStatus {
 	for i := range pod.Status.ContainerStatuses {
-		if s := &pod.Status.ContainerStatuses[i]; s.Name == Container {
+		if s := &pod.Status.ContainerStatuses[i]; s.Name == podexec.Container {
 			return s
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ffpod/ffpod/podexec"
 )
 
 func TestLeaseEndsOnce(t *testing.T) {
@@ -61,7 +63,7 @@ func TestCauseFollowsDone(t *testing.T) {
 
 func TestGone(t *testing.T) {
 	container := func(s corev1.ContainerStatus) corev1.PodStatus {
-		s.Name = Container
+		s.Name = podexec.Container
 		return corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "sidecar"}, s}}
 	}
 	dead := func(code, signal int32, reason string) corev1.ContainerState {

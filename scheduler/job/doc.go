@@ -1,0 +1,26 @@
+// Package job makes a Job for one session of a class, and leases its worker.
+//
+//	   admitted (the class's limit)
+//	       │ create, the name follows from class and session
+//	   created ──▶ pod ──▶ scheduled ──▶ exec tried ──▶ answers ──▶ leased
+//	       │        │          │             │                     │     │
+//	       └────────┴──────────┴─────────────┘               Release   Destroy
+//	ctx done, pod gone: the Job is deleted,              it ends by    it is
+//	the error says what Kubernetes last said             itself        deleted
+//
+// Guarantees:
+//
+//   - A Job runs at most one pod: no retries, no replacement while a pod lives,
+//     and a disrupted pod fails the Job. The worker serves one session and exits
+//     with ffmpeg's code.
+//   - The Pod is watched, never the Job's status, which is seconds late. Nor is
+//     the Pod's status waited for: exec is tried from the moment a node is
+//     chosen, and the first answer of the worker is its readiness.
+//   - What it waits for is reported in Kubernetes' own words, from the Pod's
+//     status and from Events: a refusal by quota exists only as an Event.
+//   - activeDeadlineSeconds is a lease: it is moved forward while the session
+//     lives, so a Job whose scheduler died ends by itself. (Of a Job's spec this
+//     field may be changed while it runs; the Job controller counts from the
+//     start time and looks again after every change.)
+//   - Jobs are owned by the Deployment of their class and go with it.
+package job

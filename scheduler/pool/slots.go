@@ -1,0 +1,118 @@
+package pool
+
+import (
+	"time"
+
+	"github.com/ffpod/ffpod/podexec/wire"
+)
+
+// hold is one lease as its channel sees it.
+type hold struct {
+	session string
+	gone    chan struct{} // closed after cause is set
+	cause   error
+	unknown time.Time // since when the worker does not know the session
+}
+
+func (h *hold) end(cause error) {
+	h.cause = cause
+	close(h.gone)
+}
+
+// slots counts the sessions of one worker: those we hold a lease for, and those
+// that the worker speaks of. An answer is as old as its question, so what
+// happened after the question was asked is not overruled by it.
+type slots struct {
+	total    int
+	held     map[string]*hold
+	told     map[string]bool      // running, by the worker's word
+	released map[string]time.Time // ended with an exit, not to be counted by older answers
+	doubtful map[string]time.Time // given up without one, counted until a newer answer
+}
+
+func newSlots() slots {
+	return slots{held: map[string]*hold{}, told: map[string]bool{}, released: map[string]time.Time{}, doubtful: map[string]time.Time{}}
+}
+
+func (s *slots) used() int {
+	n := len(s.held)
+	for session := range s.told {
+		if s.held[session] == nil {
+			n++
+		}
+	}
+	for session := range s.doubtful {
+		if s.held[session] == nil && !s.told[session] {
+			n++
+		}
+	}
+	return n
+}
+
+// hold takes a slot. It is nil when the worker is full or the session has a
+// lease already.
+func (s *slots) hold(session string) *hold {
+	if s.used() >= s.total || s.held[session] != nil {
+		return nil
+	}
+	h := &hold{session: session, gone: make(chan struct{})}
+	s.held[session] = h
+	return h
+}
+
+// release ends a lease by the worker's word: its Exit has passed.
+func (s *slots) release(h *hold, now time.Time) {
+	if s.held[h.session] != h {
+		return
+	}
+	delete(s.held, h.session)
+	delete(s.told, h.session)
+	s.released[h.session] = now
+}
+
+// destroy ends a lease without the worker's word.
+func (s *slots) destroy(h *hold, now time.Time) {
+	if s.held[h.session] != h {
+		return
+	}
+	delete(s.held, h.session)
+	s.doubtful[h.session] = now
+}
+
+// tell takes the worker's word, asked for at the given time. It returns the
+// holds of sessions that the worker has not known for longer than the grace:
+// they are not counted any more.
+func (s *slots) tell(d *wire.Description, asked, now time.Time, grace time.Duration) (forgotten []*hold) {
+	s.total = int(d.GetSlots())
+	s.told = map[string]bool{}
+	known := map[string]bool{}
+	for _, session := range d.GetSessions() {
+		known[session.GetSession()] = true
+		if at, ok := s.released[session.GetSession()]; session.GetExit() == nil && !(ok && at.After(asked)) {
+			s.told[session.GetSession()] = true
+		}
+	}
+	forget(s.released, asked)
+	forget(s.doubtful, asked)
+	for session, h := range s.held {
+		switch {
+		case known[session]:
+			h.unknown = time.Time{}
+		case h.unknown.IsZero():
+			h.unknown = now
+		case now.Sub(h.unknown) >= grace:
+			delete(s.held, session)
+			forgotten = append(forgotten, h)
+		}
+	}
+	return forgotten
+}
+
+// forget drops what an answer to a question asked then has settled.
+func forget(m map[string]time.Time, asked time.Time) {
+	for session, at := range m {
+		if !at.After(asked) {
+			delete(m, session)
+		}
+	}
+}
