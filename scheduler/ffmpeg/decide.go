@@ -66,7 +66,7 @@ func SplitShared(list string) []string {
 type Clause string
 
 // The clauses, in the order in which they are tried; the first that matches
-// decides. See the table in Decide.
+// decides. The comment of rules says why they are in this order.
 const (
 	ClauseModeLocal     Clause = "mode-local"
 	ClauseModeRemote    Clause = "mode-remote"

@@ -53,7 +53,7 @@
 // # What it does not know
 //
 //   - What lies inside media: HLS and DASH playlists as inputs, external
-//     references of MOV, and the sub-title files beside an index are not opened.
+//     references of MOV, and the subtitle files beside an index are not opened.
 //   - Concat scripts inside scripts, or without -f concat, are recognised by the
 //     extensions .ffconcat and .concat only; opening every input to look would
 //     cost more than it finds.
