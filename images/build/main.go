@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "images/build:", err)
+		os.Exit(1)
+	}
+}
+
+// images are all images, those first that others are made from.
+var images = []string{"ffpod", "worker"}
+
+func run(ctx context.Context, args []string, stdout io.Writer) error {
+	flags := flag.NewFlagSet("images/build", flag.ContinueOnError)
+	flags.Usage = func() {
+		fmt.Fprintln(flags.Output(), "usage: go run ./images/build -o DIRECTORY [-platform linux/ARCH] [-tag TAG] [ffpod] [worker]")
+		flags.PrintDefaults()
+	}
+	out := flags.String("o", "", "directory for the archives NAME.tar (NAME-ARCH.tar for another architecture)")
+	platform := flags.String("platform", "linux/"+runtime.GOARCH, "linux/amd64 or linux/arm64")
+	tag := flags.String("tag", "dev", "tag of the images")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	goarch, ok := strings.CutPrefix(*platform, "linux/")
+	if !ok || goarch != "amd64" && goarch != "arm64" {
+		return fmt.Errorf("platform %q: want linux/amd64 or linux/arm64", *platform)
+	}
+	wanted := flags.Args()
+	for _, w := range wanted {
+		if !slices.Contains(images, w) {
+			return fmt.Errorf("image %q: want %s", w, strings.Join(images, " or "))
+		}
+	}
+	if *out == "" {
+		return errors.New("no output directory: give -o DIRECTORY")
+	}
+	return build(ctx, *out, *tag, goarch, wanted, stdout)
+}
+
+// build makes the wanted images, or all that can be made here.
+func build(ctx context.Context, out, tag, goarch string, wanted []string, stdout io.Writer) error {
+	began := time.Now()
+	work, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(work, "images", "ffpod", "Dockerfile")); err != nil {
+		return fmt.Errorf("%w; run this in the root of the repository", err)
+	}
+	cache, unlock, err := openCache(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return fmt.Errorf("make output directory: %w", err)
+	}
+	b := &builder{context: work, cache: cache, goarch: goarch, tag: tag, built: map[string]*rootfs{},
+		say: func(format string, args ...any) { fmt.Fprintf(stdout, "  "+format+"\n", args...) }}
+	fmt.Fprintf(stdout, "building images for linux/%s (first time 1-3 minutes, unchanged 1-3 seconds)\n", goarch)
+	for _, image := range images {
+		isWanted := len(wanted) == 0 || slices.Contains(wanted, image)
+		if !isWanted && image != "ffpod" {
+			continue
+		}
+		img, _, err := b.image(ctx, image)
+		if errors.Is(err, errForeign) && len(wanted) == 0 {
+			b.say("%s left out: %v", image, errForeign)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !isWanted {
+			continue
+		}
+		file := image + ".tar"
+		if goarch != runtime.GOARCH {
+			file = image + "-" + goarch + ".tar"
+		}
+		if err := b.archive(img, "ffpod/"+image+":"+tag, filepath.Join(out, file)); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(stdout, "images done in %s\n", time.Since(began).Round(100*time.Millisecond))
+	return nil
+}
+
+// openCache returns the directory of layers, which is this process's alone
+// until unlock.
+func openCache(ctx context.Context) (dir string, unlock func(), err error) {
+	dir = os.Getenv("FFPOD_CACHE")
+	if dir == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", nil, fmt.Errorf("find cache directory: %w; set FFPOD_CACHE", err)
+		}
+		dir = filepath.Join(user, "ffpod")
+	}
+	dir = filepath.Join(dir, "images")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", nil, fmt.Errorf("make cache directory: %w; set FFPOD_CACHE", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return "", nil, fmt.Errorf("lock cache directory: %w", err)
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return dir, func() { f.Close() }, nil
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return "", nil, fmt.Errorf("wait for another build that holds %s: %w", f.Name(), context.Cause(ctx))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// archive writes the image as a docker-archive, unless the file is this image
+// already.
+func (b *builder) archive(img v1.Image, tag, file string) error {
+	ref, err := name.NewTag(tag)
+	if err != nil {
+		return fmt.Errorf("tag %s: %w", tag, err)
+	}
+	id, err := img.ConfigName()
+	if err != nil {
+		return fmt.Errorf("image %s: %w", tag, err)
+	}
+	if sameArchive(file, tag, id) {
+		b.say("%s: %s unchanged (%s)", tag, file, short(id))
+		return nil
+	}
+	temporary := file + ".partial"
+	f, err := os.Create(temporary)
+	if err != nil {
+		return fmt.Errorf("write archive: %w", err)
+	}
+	defer os.Remove(temporary)
+	if err := errors.Join(tarball.Write(ref, img, f), f.Close()); err != nil {
+		return fmt.Errorf("write archive %s: %w", file, err)
+	}
+	if err := os.Rename(temporary, file); err != nil {
+		return fmt.Errorf("write archive: %w", err)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return fmt.Errorf("write archive: %w", err)
+	}
+	b.say("%s: %s written, %s (%s)", tag, file, megabytes(info.Size()), short(id))
+	return nil
+}
+
+func sameArchive(file, tag string, id v1.Hash) bool {
+	manifest, err := tarball.LoadManifest(func() (io.ReadCloser, error) { return os.Open(file) })
+	return err == nil && len(manifest) == 1 && manifest[0].Config == id.String() && slices.Equal(manifest[0].RepoTags, []string{tag})
+}
+
+func short(id v1.Hash) string { return id.Hex[:12] }
