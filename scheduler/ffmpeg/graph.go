@@ -1,326 +1,286 @@
 package ffmpeg
 
-import (
-	"path"
-	"strings"
-)
+import "strings"
 
-// Role says what a command does with an operand.
-type Role string
+// space are the characters av_get_token strips.
+const space = " \n\t\r"
 
-// Roles of operands. A Node is a device such as /dev/dri/renderD128 that an
-// option names: it is a wish for hardware, never a shared file.
-const (
-	Input  Role = "input"
-	Output Role = "output"
-	Node   Role = "device"
-)
-
-// Operand is one file, URL, descriptor or device of a command line.
-type Operand struct {
-	Role Role `json:"role"`
-	// Path is the cleaned absolute path, empty for what is no file. Patterns
-	// (%d, %v, strftime) stay in it as they are. It is text: no symbolic link
-	// in it was resolved.
-	Path string `json:"path"`
-	// Raw is what the operand was made from: the argument, or the part of it
-	// (of a graph, of a list) that names this operand, unescaped.
-	Raw string `json:"raw"`
-	// Protocol is how ffmpeg reaches it: "file", "pipe", "fd", "unix", "lavfi"
-	// (a graph as input), "null" (a muxer that writes nothing), "data" (the
-	// bytes are in the URL), "device" (a capture or output device), a network
-	// protocol such as "http", or else whatever unknown word stood there.
-	Protocol string `json:"protocol"`
-	// Arg is the index in argv of the argument it was found in, -1 if it came
-	// from the environment.
-	Arg int `json:"arg"`
-	// Option is the option or the filter it belongs to, "i" for inputs and
-	// empty for outputs.
-	Option string `json:"-"`
-	// FD is the descriptor of a "pipe" or "fd" operand, else -1.
-	FD int `json:"-"`
-	// Relative says that Path depends on the working directory.
-	Relative bool `json:"-"`
-	// Unread says that the operand lists others which could not be read.
-	Unread bool `json:"-"`
-
-	beside bool // the output muxer puts it beside the main output
-}
-
-// add appends an operand, up to the bound.
-func (p *parser) add(o Operand) {
-	if len(p.cmd.Operands) >= maxOperands {
-		p.cmd.cut = true
-		return
-	}
-	p.cmd.Operands = append(p.cmd.Operands, o)
-}
-
-// addPath adds a name that ffmpeg or a library hands to open(2) as it is.
-func (p *parser) addPath(role Role, arg int, name, option string) {
-	o := Operand{Role: role, Arg: arg, Raw: name, Protocol: "file", FD: -1, Option: option}
-	p.resolve(&o, name)
-	p.add(o)
-}
-
-// resolve makes o a file called name, or one of the names in /dev that are no
-// files.
-func (p *parser) resolve(o *Operand, name string) {
-	o.Protocol = "file"
-	if name == "" {
-		if o.Option == "dump_attachment" {
-			// The tags of the attachments name the files, in the directory.
-			o.Path, o.Relative = p.host.Dir, true
-		}
-		return
-	}
-	if name[0] != '/' {
-		o.Relative = true
-		if p.host.Dir != "" {
-			name = p.host.Dir + "/" + name
-		}
-	}
-	o.Path = path.Clean(name)
-	if o.Role == Node || !strings.HasPrefix(o.Path, "/dev/") && !strings.HasPrefix(o.Path, "/proc/") {
-		return
-	}
-	switch o.Path {
-	case "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom":
-		o.Path, o.Relative = "", false
-		o.Protocol = "null"
-		return
-	case "/dev/stdin":
-		o.FD = 0
-	case "/dev/stdout":
-		o.FD = 1
-	case "/dev/stderr":
-		o.FD = 2
-	default:
-		for _, dir := range [...]string{"/dev/fd/", "/proc/self/fd/", "/proc/thread-self/fd/"} {
-			if n, ok := strings.CutPrefix(o.Path, dir); ok {
-				o.FD = descriptor(n, unknownFD)
-			}
-		}
-	}
-	if o.FD >= 0 {
-		o.Path, o.Protocol = "", "pipe"
-	}
-}
-
-// unknownFD stands for a descriptor whose number could not be read: it is
-// above 2, so it never travels.
-const unknownFD = 1 << 20
-
-func descriptor(s string, otherwise int) int {
-	if s == "" || len(s) > 6 {
-		return otherwise
-	}
+// token is av_get_token: it skips white space, then unescapes up to the first
+// character of stop that is neither quoted nor escaped, and strips white space
+// from the end unless it was quoted or escaped. A backslash takes the next
+// character literally, single quotes take everything up to the next one
+// literally, backslashes included. rest starts with the stop character.
+func token(s, stop string) (tok, rest string) {
+	s = strings.TrimLeft(s, space)
 	n := 0
-	for i := 0; i < len(s); i++ {
-		if s[i] < '0' || s[i] > '9' {
-			return otherwise
-		}
-		n = n*10 + int(s[i]-'0')
-	}
-	return n
-}
-
-// addURL adds a name that goes through ffmpeg's protocol layer.
-func (p *parser) addURL(role Role, arg int, raw, option string) {
-	o := Operand{Role: role, Arg: arg, Raw: raw, FD: -1, Option: option}
-	standard := 0
-	if role == Output {
-		standard = 1
-	}
-	if raw == "-" {
-		o.Protocol, o.FD = "pipe", standard
-		p.add(o)
-		return
-	}
-	scheme, rest := splitScheme(raw)
-	switch scheme {
-	case "":
-		p.resolve(&o, raw)
-	case "file":
-		p.resolve(&o, rest)
-	case "bluray", "dvd", "md5", "MD5":
-		p.resolve(&o, rest)
-		o.Protocol = scheme
-	case "pipe":
-		o.Protocol, o.FD = scheme, descriptor(rest, standard)
-	case "fd":
-		o.Protocol, o.FD = scheme, standard
-		if p.group.fd >= 0 {
-			o.FD = p.group.fd
-		}
-	case "concat":
-		p.nested(role, arg, strings.Split(rest, "|"), option)
-		return
-	case "tee":
-		p.tee(arg, rest)
-		return
-	case "subfile":
-		p.nested(role, arg, []string{rest}, option)
-		return
-	case "crypto", "cache", "async", "hls":
-		p.nested(role, arg, []string{rest}, option)
-		return
-	case "concatf":
-		p.resolve(&o, strings.TrimPrefix(rest, "file:"))
-		p.add(o)
-		p.followNames(len(p.cmd.Operands) - 1)
-		return
-	default:
-		o.Protocol = scheme
-	}
-	p.add(o)
-}
-
-// maxDepth bounds lists in lists and protocols in protocols.
-const maxDepth = 8
-
-func (p *parser) nested(role Role, arg int, names []string, option string) {
-	if p.depth >= maxDepth {
-		p.cmd.cut = true
-		return
-	}
-	p.depth++
-	for _, name := range names {
-		p.addURL(role, arg, name, option)
-	}
-	p.depth--
-}
-
-// splitScheme cuts a URL as libavformat does: the longest run of letters,
-// digits, '+', '-' and '.' is a protocol if a colon follows. "subfile" may
-// carry options before its colon, "a+b:" is protocol a around b.
-func splitScheme(url string) (scheme, rest string) {
-	n := 0
-	for n < len(url) && isSchemeChar(url[n]) {
+	for n < len(s) && s[n] != '\\' && s[n] != '\'' && strings.IndexByte(stop, s[n]) < 0 {
 		n++
 	}
-	if n == len(url) {
-		return "", url
+	if n == len(s) || s[n] != '\\' && s[n] != '\'' {
+		return strings.TrimRight(s[:n], space), s[n:]
 	}
-	if strings.HasPrefix(url, "subfile,") {
-		if rest, ok := cutSubfile(url[len("subfile,"):]); ok {
-			return "subfile", rest
+	out := make([]byte, 0, len(s))
+	out = append(out, s[:n]...)
+	kept := 0 // what was escaped or quoted is never stripped
+	for n < len(s) && strings.IndexByte(stop, s[n]) < 0 {
+		c := s[n]
+		n++
+		switch {
+		case c == '\\' && n < len(s):
+			out = append(out, s[n])
+			n++
+			kept = len(out)
+		case c == '\'':
+			end := strings.IndexByte(s[n:], '\'')
+			if end < 0 {
+				out = append(out, s[n:]...)
+				n = len(s)
+				break
+			}
+			out = append(out, s[n:n+end]...)
+			n += end + 1
+			kept = len(out)
+		default:
+			out = append(out, c)
 		}
 	}
-	if url[n] != ':' || n == 0 {
-		return "", url
+	for len(out) > kept && strings.IndexByte(space, out[len(out)-1]) >= 0 {
+		out = out[:len(out)-1]
 	}
-	if outer, inner, ok := strings.Cut(url[:n], "+"); ok {
-		switch outer {
-		case "crypto", "hls":
-			return outer, inner + url[n:]
+	return string(out), s[n:]
+}
+
+// pair is av_opt_get_key_value with '=' between key and value: it takes one
+// "key=value" or, when no key stands there, a value alone.
+func pair(s, stop string) (key, value, rest string) {
+	t := strings.TrimLeft(s, space)
+	n := 0
+	for n < len(t) && isKeyChar(t[n]) {
+		n++
+	}
+	after := strings.TrimLeft(t[n:], space)
+	if n > 0 && strings.HasPrefix(after, "=") {
+		value, rest = token(after[1:], stop)
+		return t[:n], value, rest
+	}
+	value, rest = token(s, stop)
+	return "", value, rest
+}
+
+func isKeyChar(c byte) bool {
+	return c|32 >= 'a' && c|32 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '/' || c == '.'
+}
+
+// eachPair calls do for every key=value of a list; a value alone has key "".
+func eachPair(list, separator string, do func(key, value string)) {
+	for list != "" {
+		key, value, rest := pair(list, separator)
+		do(key, value)
+		if rest == "" {
+			return
+		}
+		list = rest[1:]
+	}
+}
+
+// graph walks a filter graph: chains separated by ';', filters by ',', each
+// "[in]name@id=arguments[out]". The arguments lose one level of escaping here
+// and a second when they are split at ':'.
+func (p *parser) graph(arg int, text string) {
+	s := skipLabels(text)
+	for s != "" {
+		name, rest := token(s, "=,;[")
+		arguments := ""
+		if strings.HasPrefix(rest, "=") {
+			arguments, rest = token(rest[1:], "[],;")
+		}
+		name, _, _ = strings.Cut(name, "@")
+		if name != "" && name != "sws_flags" {
+			p.cmd.Filters = appendNew(p.cmd.Filters, name)
+			p.filter(arg, name, arguments)
+		}
+		s = skipLabels(rest)
+		if s != "" && len(s) <= len(rest) && (s[0] == ',' || s[0] == ';' || s[0] == ']') {
+			s = skipLabels(s[1:])
 		}
 	}
-	return url[:n], url[n+1:]
 }
 
-func isSchemeChar(c byte) bool {
-	return c|32 >= 'a' && c|32 <= 'z' || c >= '0' && c <= '9' || c == '+' || c == '-' || c == '.'
-}
-
-// cutSubfile skips the options of subfile: after "subfile," comes a separator
-// of the caller's choice, then key and value pairs, each followed by the
-// separator, then one more separator, a colon and the URL.
-func cutSubfile(s string) (string, bool) {
-	if s == "" {
-		return "", false
-	}
-	sep := s[0]
-	s = s[1:]
+// skipLabels skips white space and link labels. Labels are tokens too.
+func skipLabels(s string) string {
 	for {
-		key := strings.IndexByte(s, sep)
-		if key < 0 {
-			return "", false
+		s = strings.TrimLeft(s, space)
+		if !strings.HasPrefix(s, "[") {
+			return s
 		}
-		if key == 0 {
-			rest, ok := strings.CutPrefix(s[1:], ":")
-			return rest, ok
+		_, s = token(s[1:], "]")
+		s = strings.TrimPrefix(s, "]")
+	}
+}
+
+// fileOption is an option of a filter that names a file.
+type fileOption struct {
+	name, alias string
+	position    int // among the filter's unnamed arguments, -1 if hardly ever
+	role        Role
+	url         bool   // goes through the protocol layer
+	byDefault   string // opened when the option is missing
+}
+
+// fileOptions knows the filters that open files. known is false for filters
+// it has never heard of as well as for those that open none.
+func fileOptions(filter string) (options []fileOption, known bool) {
+	switch filter {
+	case "subtitles":
+		return []fileOption{{name: "filename", alias: "f", role: Input, url: true},
+			{name: "fontsdir", position: 2, role: Input}}, true
+	case "ass":
+		return []fileOption{{name: "filename", alias: "f", role: Input},
+			{name: "fontsdir", position: 2, role: Input}}, true
+	case "movie", "amovie":
+		return []fileOption{{name: "filename", role: Input, url: true}}, true
+	case "lut1d", "lut3d":
+		return []fileOption{{name: "file", role: Input}}, true
+	case "drawtext":
+		return []fileOption{{name: "fontfile", role: Input},
+			{name: "textfile", position: 2, role: Input}}, true
+	case "arnndn":
+		return []fileOption{{name: "model", alias: "m", role: Input}}, true
+	case "libvmaf", "libvmaf_cuda":
+		return []fileOption{{name: "model_path", position: -1, role: Input},
+			{name: "log_path", position: -1, role: Output}}, true
+	case "psnr", "ssim", "vmafmotion", "xpsnr":
+		return []fileOption{{name: "stats_file", alias: "f", role: Output}}, true
+	case "sendcmd", "asendcmd":
+		return []fileOption{{name: "filename", alias: "f", position: 1, role: Input}}, true
+	case "metadata", "ametadata":
+		return []fileOption{{name: "file", position: 5, role: Output, url: true}}, true
+	case "vidstabdetect":
+		return []fileOption{{name: "result", role: Output, byDefault: "transforms.trf"}}, true
+	case "vidstabtransform":
+		return []fileOption{{name: "input", role: Input, byDefault: "transforms.trf"}}, true
+	case "removelogo", "cellauto", "life":
+		return []fileOption{{name: "filename", alias: "f", role: Input}}, true
+	case "deshake":
+		return []fileOption{{name: "filename", position: 10, role: Output}}, true
+	case "signature":
+		return []fileOption{{name: "filename", position: -1, role: Output}}, true
+	case "curves":
+		return []fileOption{{name: "psfile", position: 6, role: Input},
+			{name: "plot", position: 7, role: Output}}, true
+	}
+	return rareFileOptions(filter)
+}
+
+func rareFileOptions(filter string) ([]fileOption, bool) {
+	one := func(name string, position int, role Role) ([]fileOption, bool) {
+		return []fileOption{{name: name, position: position, role: role}}, true
+	}
+	switch filter {
+	case "selectivecolor":
+		return one("psfile", -1, Input)
+	case "cover_rect":
+		return one("cover", 0, Input)
+	case "find_rect":
+		return one("object", 0, Input)
+	case "fieldhint":
+		return one("hint", 0, Input)
+	case "nnedi":
+		return []fileOption{{name: "weights", role: Input, byDefault: "nnedi3_weights.bin"}}, true
+	case "sofalizer":
+		return one("sofa", 0, Input)
+	case "program_opencl", "openclsrc":
+		return one("source", 0, Input)
+	case "xfade_opencl":
+		return one("source", -1, Input)
+	case "libplacebo":
+		return []fileOption{{name: "custom_shader_path", position: -1, role: Input},
+			{name: "lut", position: -1, role: Input}}, true
+	case "showcqt":
+		return []fileOption{{name: "fontfile", position: -1, role: Input},
+			{name: "axisfile", position: -1, role: Input}}, true
+	case "dnn_processing", "dnn_detect", "dnn_classify", "derain", "sr":
+		return []fileOption{{name: "model", position: -1, role: Input},
+			{name: "labels", position: -1, role: Input}}, true
+	case "firequalizer":
+		return one("dumpfile", -1, Output)
+	case "paletteuse":
+		return one("debug_kdtree", -1, Output)
+	case "flite", "qrencode", "qrencodesrc":
+		return one("textfile", -1, Input)
+	case "asr":
+		return []fileOption{{name: "hmm", position: 1, role: Input}, {name: "dict", position: 2, role: Input},
+			{name: "lm", position: 3, role: Input}, {name: "lmctl", position: 4, role: Input}}, true
+	case "whisper":
+		return []fileOption{{name: "model", role: Input}, {name: "vad_model", position: -1, role: Input},
+			{name: "destination", position: -1, role: Output, url: true}}, true
+	case "lensfun":
+		return one("db_path", -1, Input)
+	case "ocr":
+		return one("datapath", 0, Input)
+	}
+	return nil, false
+}
+
+// filter finds the files among the arguments of one filter.
+func (p *parser) filter(arg int, name, arguments string) {
+	options, known := fileOptions(name)
+	if arguments == "" && !known {
+		return
+	}
+	var seen uint
+	position, named := 0, false
+	eachPair(arguments, ":", func(key, value string) {
+		at := -1
+		if key == "" && !named {
+			at = position
+			position++
+		} else {
+			named = true
 		}
-		value := strings.IndexByte(s[key+1:], sep)
-		if value < 0 {
-			return "", false
+		if file, ok := strings.CutPrefix(key, "/"); ok && file != "" {
+			p.addURL(Input, arg, value, name) // ffmpeg 7: /option=file holds the value
+			return
 		}
-		s = s[key+1+value+1:]
-	}
-}
-
-// isNetwork knows the protocols of libavformat (and the demuxers that behave
-// like protocols) that open a network connection.
-func isNetwork(protocol string) bool {
-	switch protocol {
-	case "http", "https", "httpproxy", "rtsp", "rtsps", "rtp", "srtp", "udp", "udplite",
-		"tcp", "tls", "dtls", "sctp", "srt", "rist", "rtmp", "rtmps", "rtmpt", "rtmpe",
-		"rtmpte", "rtmpts", "ffrtmphttp", "ffrtmpcrypt", "ftp", "sftp", "smb", "mmsh",
-		"mmst", "mms", "icecast", "gopher", "gophers", "sap", "satip", "amqp", "amqps",
-		"zmq", "ipfs", "ipns", "prompeg", "whip", "whips":
-		return true
-	}
-	return false
-}
-
-// isInline says that an operand needs nothing from any file system.
-func isInline(protocol string) bool {
-	switch protocol {
-	case "lavfi", "null", "data", "pipe", "fd":
-		return true
-	}
-	return false
-}
-
-// isLoopback reports whether a URL means the machine that opens it: its host
-// is the loopback address, or missing or unspecified, which listens.
-func isLoopback(url string) bool {
-	_, rest, ok := strings.Cut(url, ":")
-	if !ok {
-		return false
-	}
-	rest = strings.TrimPrefix(rest, "//")
-	if n := strings.IndexAny(rest, "/?#"); n >= 0 {
-		rest = rest[:n]
-	}
-	if n := strings.LastIndexByte(rest, '@'); n >= 0 {
-		rest = rest[n+1:]
-	}
-	host := rest
-	if strings.HasPrefix(rest, "[") {
-		host, _, _ = strings.Cut(rest[1:], "]")
-	} else if n := strings.LastIndexByte(rest, ':'); n >= 0 {
-		host = rest[:n]
-	}
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	switch host {
-	case "", "*", "0", "0.0.0.0", "::", "::1", "::ffff:127.0.0.1", "localhost", "ip6-localhost", "ip6-loopback":
-		return true
-	}
-	return isLoopback4(host) || strings.HasSuffix(host, ".localhost")
-}
-
-func isLoopback4(host string) bool {
-	if !strings.HasPrefix(host, "127.") {
-		return false
-	}
-	for i := 0; i < len(host); i++ {
-		if host[i] != '.' && (host[i] < '0' || host[i] > '9') {
-			return false
+		for i := range options {
+			o := &options[i]
+			if key != "" && (key == o.name || key == o.alias) || at >= 0 && at == o.position {
+				seen |= 1 << i
+				p.filterFile(arg, name, o, value)
+				return
+			}
+		}
+		switch {
+		case name == "libvmaf" && key == "model":
+			p.vmafModels(arg, value)
+		case (!known || name == "ladspa") && len(value) > 1 && value[0] == '/':
+			p.addPath(Input, arg, value, name)
+		}
+	})
+	for i := range options {
+		if options[i].byDefault != "" && seen&(1<<i) == 0 {
+			p.filterFile(arg, name, &options[i], options[i].byDefault)
 		}
 	}
-	return true
 }
 
-// isDeviceFormat knows the demuxers and muxers of libavdevice: their "file" is
-// a device of the machine.
-func isDeviceFormat(format string) bool {
-	switch format {
-	case "alsa", "android_camera", "audiotoolbox", "avfoundation", "bktr", "caca",
-		"decklink", "fbdev", "iec61883", "jack", "kmsgrab", "libcdio", "libdc1394",
-		"openal", "opengl", "oss", "pulse", "sdl", "sdl2", "sndio", "v4l2",
-		"video4linux2", "x11grab", "xcbgrab", "xv":
-		return true
+func (p *parser) filterFile(arg int, filter string, o *fileOption, value string) {
+	switch {
+	case value == "":
+	case o.url || value == "-":
+		p.addURL(o.role, arg, value, filter)
+	default:
+		p.addPath(o.role, arg, value, filter)
 	}
-	return false
+}
+
+// vmafModels takes libvmaf's "path=...:name=...|version=...".
+func (p *parser) vmafModels(arg int, models string) {
+	for _, model := range strings.Split(models, "|") {
+		eachPair(model, ":", func(key, value string) {
+			if key == "path" && value != "" {
+				p.addPath(Input, arg, value, "libvmaf")
+			}
+		})
+	}
 }

@@ -143,7 +143,7 @@ func TestGraphFiles(t *testing.T) {
 		"both levels":              {`subtitles=filename=/it\\\'s\\: 1.srt`, []string{"input file /it's: 1.srt"}},
 		"quoted colon":             {`subtitles=f='/a\:b.srt'`, []string{"input file /a:b.srt"}},
 		"quote in quotes":          {`subtitles=f='/it'\\\''s.srt'`, []string{"input file /it's.srt"}},
-		"kept space":               {`movie=/a\\\\\\ `, []string{"input file /a "}},
+		"kept space":               {`movie=/a\\\ `, []string{"input file /a "}},
 		"dropped space":            {"movie= /a  ", []string{"input file /a"}},
 		"brackets":                 {`[0:v]subtitles=/a\[1\]\,b.srt[v]`, []string{"input file /a[1],b.srt"}},
 		"url":                      {"subtitles=file\\\\:/a.srt", []string{"input file /a.srt"}},
