@@ -50,6 +50,11 @@ func child(args []string) {
 	case "flood": // bytes seed: pseudo-random stdout
 		n, _ := strconv.ParseInt(args[1], 10, 64)
 		_, _ = io.Copy(os.Stdout, io.LimitReader(noise(args[2]), n))
+	case "zeros":
+		n, _ := strconv.ParseInt(args[1], 10, 64)
+		for b := make([]byte, 1<<16); n > 0; n -= int64(len(b)) {
+			_, _ = os.Stdout.Write(b)
+		}
 	case "forever":
 		fmt.Fprintln(os.Stderr, "ready")
 		w := bufio.NewWriterSize(os.Stdout, 1<<16)

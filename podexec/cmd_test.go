@@ -28,7 +28,7 @@ import (
 
 // worker starts a real supervisor on a socket of its own and connects to it as a
 // channel does, without Kubernetes between.
-func worker(t *testing.T, conf supervisor.Config) *Channel {
+func worker(t testing.TB, conf supervisor.Config) *Channel {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
