@@ -237,7 +237,9 @@ func TestDecideProperties(t *testing.T) {
 }
 
 func violates(s Snapshot, r Request, p Policy, d Decision) string {
-	class := func(name string) Class { return s.Classes[slices.IndexFunc(s.Classes, func(c Class) bool { return c.Name == name })] }
+	class := func(name string) Class {
+		return s.Classes[slices.IndexFunc(s.Classes, func(c Class) bool { return c.Name == name })]
+	}
 	switch d.Verdict {
 	case Warm:
 		w := s.Workers[slices.IndexFunc(s.Workers, func(w Worker) bool { return w.Pod == d.Pod && w.Nonce == d.Nonce })]
@@ -254,10 +256,16 @@ func violates(s Snapshot, r Request, p Policy, d Decision) string {
 		if next := s.Take(d); used(next) != used(s)+1 {
 			return "Take did not take one slot"
 		}
+		if again := Decide(s.Without(d), r, p, now); again.Verdict == Warm && again.Pod == d.Pod && again.Nonce == d.Nonce {
+			return "Without left the slot"
+		}
 	case Job:
 		c := class(d.Class)
 		if p == WarmOnly || c.ActiveJobs >= c.Jobs || c.HeldByWarm || d.Pod != "" {
 			return "a Job that must not be"
+		}
+		if again := Decide(s.Without(d), r, p, now); again.Verdict == Job && again.Class == d.Class {
+			return "Without left the Job"
 		}
 	case Wait:
 		// The queue drains: what waits is placed once every slot is free.

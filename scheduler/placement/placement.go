@@ -3,18 +3,18 @@
 // same arguments give the same decision with the same reason, so a decision can
 // be explained, tested and simulated.
 //
-//	          classes that may run it, best first
-//	                        │ none ─────────────▶ Reject
-//	   policy warm,         ▼
-//	   warm-then-job   a free warm slot? ─ yes ──▶ Warm
-//	                        │ no
-//	   policy job,          ▼
-//	   warm-then-job   room for a Job? ─── yes ──▶ Job
-//	                        │ no
-//	                        ▼
-//	   may it ever be otherwise? ── yes ─────────▶ Wait
-//	                        │ no
-//	                        └────────────────────▶ Reject
+//	       classes that may run it, best first
+//	                     │ none ─────────────▶ Reject
+//	policy warm,         ▼
+//	warm-then-job   a free warm slot? ─ yes ──▶ Warm
+//	                     │ no
+//	policy job,          ▼
+//	warm-then-job   room for a Job? ─── yes ──▶ Job
+//	                     │ no
+//	                     ▼
+//	may it ever be otherwise? ── yes ─────────▶ Wait
+//	                     │ no
+//	                     └────────────────────▶ Reject
 package placement
 
 import (
@@ -151,4 +151,21 @@ func (s Snapshot) Take(d Decision) Snapshot {
 		s.Classes = classes
 	}
 	return s
+}
+
+// Without returns the snapshot in which what d chose is taken to the last slot,
+// because it turned out to be. s is not changed.
+func (s Snapshot) Without(d Decision) Snapshot {
+	next := s.Take(d)
+	for i := range next.Workers {
+		if w := &next.Workers[i]; d.Verdict == Warm && w.Pod == d.Pod && w.Nonce == d.Nonce {
+			w.Used = max(w.Used, w.Slots)
+		}
+	}
+	for i := range next.Classes {
+		if c := &next.Classes[i]; d.Verdict == Job && c.Name == d.Class {
+			c.ActiveJobs = max(c.ActiveJobs, c.Jobs)
+		}
+	}
+	return next
 }

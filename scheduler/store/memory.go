@@ -101,6 +101,16 @@ func (m *Memory) Move(_ context.Context, step Move) (Session, bool, error) {
 	return e.copy(), true, nil
 }
 
+// Note implements Store.
+func (m *Memory) Note(_ context.Context, id, reason string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e, known := m.sessions[id]; known && e.State == Queued {
+		e.Reason = reason
+	}
+	return nil
+}
+
 // Get implements Store.
 func (m *Memory) Get(_ context.Context, id string) (Session, bool, error) {
 	m.mu.Lock()

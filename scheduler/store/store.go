@@ -41,6 +41,9 @@ type Store interface {
 	// Move does one step and returns the session after it. False: the guard did
 	// not hold, nothing changed.
 	Move(ctx context.Context, m Move) (Session, bool, error)
+	// Note says why a session waits. It does nothing once the session does not
+	// wait any more.
+	Note(ctx context.Context, id, reason string) error
 	// Get returns one remembered session. False: it is not known.
 	Get(ctx context.Context, id string) (Session, bool, error)
 	// Recent returns at most n sessions, the newest first, whatever their state.

@@ -28,6 +28,7 @@ func Run(t *testing.T, open New) {
 		"the queue is first in, first out":            order,
 		"a session that returns keeps its place":      returns,
 		"priority goes before time":                   priority,
+		"why a session waits can be read":             notes,
 		"a whole life":                                life,
 		"a step needs the state":                      guardState,
 		"a step needs the attempt":                    guardAttempt,
@@ -186,6 +187,26 @@ func priority(t *testing.T, open New) {
 		t.Fatal(err)
 	}
 	wantQueue(t, s, "c", "a", "b")
+}
+
+func notes(t *testing.T, open New) {
+	s := open(t, 9, 9)
+	add(t, s, "a")
+	note := func(id, reason string) {
+		if err := s.Note(t.Context(), id, reason); err != nil {
+			t.Fatal(err)
+		}
+	}
+	note("a", "warm is full")
+	note("nobody", "warm is full")
+	if got := get(t, s, "a").Reason; got != "warm is full" {
+		t.Errorf("reason %q", got)
+	}
+	must(t, s, store.Move{ID: "a", From: store.Queued, To: store.Leased, Right: warm(0), Reason: "a free slot"})
+	note("a", "too late")
+	if got := get(t, s, "a").Reason; got != "a free slot" {
+		t.Errorf("reason %q", got)
+	}
 }
 
 func life(t *testing.T, open New) {

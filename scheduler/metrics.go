@@ -1,0 +1,67 @@
+package scheduler
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics are what /metrics tells of sessions. It is a prometheus.Collector.
+type Metrics struct {
+	queue    prometheus.Gauge
+	running  *prometheus.GaugeVec
+	sessions *prometheus.CounterVec
+	waits    prometheus.Histogram
+	starts   *prometheus.HistogramVec
+}
+
+// NewMetrics returns metrics that count from zero.
+func NewMetrics() *Metrics {
+	seconds := []float64{.002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300}
+	return &Metrics{
+		queue: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ffpod_queue_length", Help: "Sessions that wait for a worker."}),
+		running: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "ffpod_sessions_running",
+			Help: "Sessions whose Start was sent and whose end is not known, by placement."}, []string{"placement"}),
+		sessions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ffpod_sessions_total",
+			Help: "Sessions that are over, by placement, kind and exit: zero, code, signal, lost, refused or cancelled."}, []string{"placement", "kind", "exit"}),
+		waits: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ffpod_queue_seconds",
+			Help: "From asking to the grant of a worker.", Buckets: seconds}),
+		starts: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "ffpod_start_seconds",
+			Help: "From asking to the start of the process, by placement.", Buckets: seconds}, []string{"placement"}),
+	}
+}
+
+func (m *Metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.queue, m.running, m.sessions, m.waits, m.starts}
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.all() {
+		c.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.all() {
+		c.Collect(ch)
+	}
+}
+
+func (m *Metrics) ended(r *run, out outcome) {
+	exit := out.word
+	if exit == "code" && r.exit.GetCode() == 0 {
+		exit = "zero"
+	}
+	placed := cmp.Or(string(r.decision.Verdict), "none")
+	m.sessions.WithLabelValues(placed, cmp.Or(string(r.command.Kind), "unknown"), exit).Inc()
+	since := func(h prometheus.Observer, at time.Time) {
+		if !at.IsZero() {
+			h.Observe(at.Sub(r.asked).Seconds())
+		}
+	}
+	since(m.waits, r.times.leased)
+	since(m.starts.WithLabelValues(placed), r.times.running)
+}

@@ -1,0 +1,161 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ffpod/ffpod/podexec/session"
+	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
+	"github.com/ffpod/ffpod/scheduler/placement"
+	"github.com/ffpod/ffpod/scheduler/store"
+)
+
+// Session ids become labels and parts of names.
+var sessionID = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?$`)
+
+// parse reads Start and understands its command line, without changing it.
+func (r *run) parse(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%w: no Start came within %s", session.ErrShimGone, startTimeout))
+	defer cancel()
+	start, err := r.relay.Start(ctx)
+	if _, broken := errors.AsType[*session.ProtocolError](err); broken {
+		return refuse(wire.Refusal_BAD_START, "use the shim of this release", "%s", err)
+	}
+	if err != nil {
+		return err
+	}
+	r.start = start
+	if !sessionID.MatchString(r.start.GetSession()) {
+		return refuse(wire.Refusal_BAD_START, "use lower-case letters, digits and dashes, at most 48", "session id %.60q cannot be used in names", r.start.GetSession())
+	}
+	r.id = r.start.GetSession()
+	program := ffmpeg.FFmpeg
+	switch r.start.GetProgram() {
+	case wire.Program_FFMPEG:
+	case wire.Program_FFPROBE:
+		program = ffmpeg.FFprobe
+	default:
+		return refuse(wire.Refusal_BAD_START, "use the shim of this release", "program %d is neither ffmpeg nor ffprobe", r.start.GetProgram())
+	}
+	argv := make([]string, len(r.start.GetArgv()))
+	for i, a := range r.start.GetArgv() {
+		argv[i] = string(a)
+	}
+	r.command = ffmpeg.Parse(string(program), argv, ffmpeg.Host{Dir: string(r.start.GetCwd())})
+	return r.wants()
+}
+
+// wants reads what is asked of placement.
+func (r *run) wants() error {
+	r.policy = r.sched.cfg.Policy
+	if asked := r.start.GetPolicy(); asked != "" {
+		p, err := placement.ParsePolicy(asked)
+		if err != nil {
+			return refuse(wire.Refusal_BAD_START, "set FFPOD_POLICY to one of them, or to nothing", "%s", err)
+		}
+		r.policy = p
+	}
+	wait := r.sched.cfg.Wait
+	if ms := r.start.GetWaitMs(); ms > 0 {
+		wait, r.bounded = time.Duration(ms)*time.Millisecond, true
+	}
+	r.deadline = r.asked.Add(wait)
+	r.hardware = hardware(r.command)
+	return nil
+}
+
+// admit puts the session at the end of the queue.
+func (r *run) admit(ctx context.Context) error {
+	err := r.sched.cfg.Store.Add(ctx, store.Session{
+		ID: r.id, Caller: r.caller, Kind: string(r.command.Kind), WantClass: r.start.GetClass(), Policy: string(r.policy),
+		Hardware: r.hardware, Build: r.start.GetBuild(),
+	})
+	switch {
+	case errors.Is(err, store.ErrDuplicate):
+		return refuse(wire.Refusal_DUPLICATE, "use a new id for every session", "session %s is known already", r.id)
+	case errors.Is(err, store.ErrFull):
+		return refuse(wire.Refusal_QUEUE_FULL, "try again later, add workers, or raise queue.limit", "%s", err)
+	case err != nil:
+		return fmt.Errorf("admit session %s: %w", r.id, err)
+	}
+	r.state = store.Queued
+	return nil
+}
+
+// request is what placement needs to know.
+func (r *run) request() placement.Request {
+	return placement.Request{
+		Kind: string(r.command.Kind), Class: r.start.GetClass(), Hardware: r.hardware,
+		Build: r.start.GetBuild(), SameBuild: r.sched.cfg.SameBuild, Avoid: r.avoid,
+	}
+}
+
+// makers lists, for words in the names of codecs, accelerators, devices and
+// filters, whose hardware they need.
+var makers = []struct {
+	word   string
+	makers []string
+}{
+	{"nvenc", []string{"nvidia"}}, {"cuvid", []string{"nvidia"}}, {"cuda", []string{"nvidia"}}, {"nvdec", []string{"nvidia"}},
+	{"npp", []string{"nvidia"}},
+	{"qsv", []string{"intel"}},
+	{"amf", []string{"amd"}},
+	{"vaapi", []string{"intel", "amd"}},
+}
+
+// hardware tells whose hardware a command line names. A command that names
+// several makers' gets what all of them have in common, or all.
+func hardware(c ffmpeg.Command) []string {
+	names := slices.Concat(c.Encoders, c.Decoders, c.HWAccels, c.Filters)
+	for _, d := range c.Devices {
+		names = append(names, d.Type)
+	}
+	var common, all []string
+	for _, m := range makers {
+		if !slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, m.word) }) {
+			continue
+		}
+		if all == nil {
+			common = slices.Clone(m.makers)
+		}
+		common = slices.DeleteFunc(common, func(x string) bool { return !slices.Contains(m.makers, x) })
+		all = append(all, m.makers...)
+	}
+	if len(common) == 0 {
+		common = all
+	}
+	slices.Sort(common)
+	return slices.Compact(common)
+}
+
+// Record is what a worker keeps of a session for the scheduler, opaque to it:
+// with it, a scheduler that knows nothing can rebuild its knowledge.
+type Record struct {
+	V       int          `json:"v"` // 1
+	Caller  store.Caller `json:"caller"`
+	Kind    string       `json:"kind"`
+	Class   string       `json:"class"`
+	Policy  string       `json:"policy"`
+	Outputs [][]byte     `json:"outputs,omitempty"` // output keys; bytes, as paths are
+	Asked   time.Time    `json:"asked"`
+}
+
+// maxOutputs bounds the record: more outputs than this are not fenced one by one.
+const maxOutputs = 64
+
+func (r *run) record() ([]byte, error) {
+	rec := Record{V: 1, Caller: r.caller, Kind: string(r.command.Kind), Class: r.worker.Class, Policy: string(r.policy), Asked: r.asked.UTC()}
+	for _, key := range r.command.OutputKeys() {
+		if len(rec.Outputs) < maxOutputs {
+			rec.Outputs = append(rec.Outputs, []byte(key))
+		}
+	}
+	return json.Marshal(rec)
+}

@@ -1,0 +1,341 @@
+package scheduler
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ffpod/ffpod/podexec/session"
+	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
+	"github.com/ffpod/ffpod/scheduler/job"
+	"github.com/ffpod/ffpod/scheduler/lease"
+	"github.com/ffpod/ffpod/scheduler/placement"
+	"github.com/ffpod/ffpod/scheduler/store"
+)
+
+// run is one session in Serve. Its fields belong to the goroutine of Serve but
+// for what is said.
+type run struct {
+	sched  *Scheduler
+	caller store.Caller
+	asked  time.Time
+	cancel context.CancelCauseFunc // any goroutine
+	link   *session.Link           // to the shim
+	relay  *session.Relay
+	heard  chan struct{} // closed when nobody listens for the shim's end any more
+
+	// Of Start.
+	id       string
+	start    *wire.Start
+	command  ffmpeg.Command
+	policy   placement.Policy
+	hardware []string
+	deadline time.Time // for the wait
+	bounded  bool      // the caller named the bound: it covers a Job's start too
+
+	// In the store.
+	state   store.State // "": not in it
+	attempt int
+
+	// Of the present placement.
+	avoid    map[string]time.Time // read by the dispatcher while the session waits
+	decision placement.Decision
+	held     *lease.Lease // nil once given back
+	worker   lease.Worker // of the last lease
+	build    string       // of its ffmpeg, if known
+	ticketed bool         // a ticket was sent on this port
+	begun    bool         // Start was sent to a worker that has not refused it
+	attempts int
+
+	exit    *wire.Exit
+	started chan struct{} // closed when Started has passed, at:
+	runs    atomic.Int64  // Unix nanoseconds
+	times   times
+	bytes   struct{ stdin, stdout, stderr atomic.Uint64 }
+}
+
+// times are when each phase began; zero: it did not.
+type times struct{ queued, leased, ready, starting, running time.Time }
+
+// elsewhere says that nothing has started and why: the session may be placed again.
+type elsewhere struct {
+	cause error
+	avoid string // a key of placement.Request.Avoid
+	span  time.Duration
+	free  bool // it was a race, not a failure: it does not count as a try
+}
+
+func (e *elsewhere) Error() string { return e.cause.Error() }
+func (e *elsewhere) Unwrap() error { return e.cause }
+
+func (r *run) now() time.Time { return r.sched.cfg.Now() }
+
+// listen reads the shim's stream from now on. Its end cancels the session, in
+// whatever phase it is.
+func (r *run) listen(stream session.Stream) {
+	r.link = session.NewLink(stream, r.sched.cfg.Link)
+	r.relay = session.NewRelay(r.link, session.RelayOptions{Observe: r.observe})
+	r.heard = make(chan struct{})
+	go func() {
+		defer close(r.heard)
+		<-r.relay.Gone()
+		r.cancel(session.ErrShimGone)
+	}()
+}
+
+// hangUp sends what is queued and stops listening.
+func (r *run) hangUp() {
+	_ = r.link.Flush()
+	r.link.Close()
+	<-r.heard
+}
+
+func (r *run) progress(phase, reason string, position int) {
+	r.link.Send(&wire.Frame{Kind: &wire.Frame_Progress{Progress: &wire.Progress{Phase: phase, Reason: reason, Position: uint32(position)}}})
+}
+
+// lease makes what was granted usable: a warm slot is, a Job is launched.
+func (r *run) lease(ctx context.Context, won grant) error {
+	r.decision, r.times.leased = won.decision, r.now()
+	if won.lease != nil {
+		r.hold(won.lease, won.build)
+		return nil
+	}
+	bound := r.sched.cfg.JobStart
+	if r.bounded {
+		bound = min(bound, r.deadline.Sub(r.now()))
+	}
+	late := fmt.Errorf("no worker answered within %s", bound.Round(time.Second))
+	launch, cancel := context.WithTimeoutCause(ctx, bound, late)
+	defer cancel()
+	r.progress("starting", won.decision.Reason, 0)
+	r.sched.ungrant(won) // from here on the launcher counts it, and keeps the limit itself
+	held, err := r.sched.cfg.Jobs.Launch(launch, won.class, r.id, func(reason string) { r.progress("starting", reason, 0) })
+	switch {
+	case err == nil:
+		r.hold(held, "")
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, job.ErrLimit):
+		return &elsewhere{cause: err, free: true, avoid: placement.AvoidJobs(won.class.Name)}
+	}
+	if launch.Err() != nil {
+		err = fmt.Errorf("%w: %w", late, err)
+	}
+	return &elsewhere{cause: fmt.Errorf("launch a Job of class %s: %w", won.class.Name, err), avoid: placement.AvoidJobs(won.class.Name), span: avoidJobs}
+}
+
+func (r *run) hold(l *lease.Lease, build string) {
+	r.held, r.worker, r.build, r.times.ready = l, l.Worker(), build, r.now()
+}
+
+// ticket gives the shim its ticket and waits until it holds it.
+func (r *run) ticket(ctx context.Context) error {
+	w := r.worker
+	ctx, cancel := context.WithTimeoutCause(ctx, ackTimeout, fmt.Errorf("%w: it did not take its ticket within %s", session.ErrShimGone, ackTimeout))
+	defer cancel()
+	err := r.relay.Ticket(ctx, &wire.Ticket{
+		Session: r.id, Namespace: r.sched.cfg.Namespace, Pod: w.Pod, PodUid: w.PodUID, Nonce: w.Nonce,
+		Class: w.Class, Node: w.Node, Placement: string(r.decision.Verdict), Reason: r.decision.Reason,
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-r.held.Done():
+		return &elsewhere{cause: r.held.Cause(), avoid: w.Pod, span: avoidWorker}
+	default:
+		return nil
+	}
+}
+
+// execute sends Start to the worker and passes frames until the end is known.
+func (r *run) execute(ctx context.Context) error {
+	w := r.worker
+	record, err := r.record()
+	if err != nil {
+		return fmt.Errorf("write the record of session %s: %w", r.id, err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stream, err := r.held.Runner().Run(ctx)
+	if err != nil { // nothing was sent
+		return &elsewhere{cause: fmt.Errorf("open a stream to worker %s: %w", w.Pod, err), avoid: w.Pod, span: avoidWorker}
+	}
+	if !r.move(ctx, store.Starting, store.Move{Right: &store.Right{Class: w.Class, Worker: w.Pod + "/" + w.Nonce, Pod: w.Pod, Node: w.Node}}) {
+		return fmt.Errorf("start session %s: the store knows it in another state", r.id)
+	}
+	r.times.starting, r.begun, r.started = r.now(), true, make(chan struct{})
+	running := r.sched.cfg.Metrics.running.WithLabelValues(string(r.decision.Verdict))
+	running.Inc()
+	defer running.Dec()
+	opts := r.sched.cfg.Link
+	opts.Cancel = func() { cancel(fmt.Errorf("worker %s is silent, or takes nothing more", w.Pod)) }
+	link := session.NewLink(stream, opts)
+	defer link.Close()
+	watched := make(chan struct{})
+	go func() { defer close(watched); r.watch(ctx, cancel) }()
+	r.start.Record, r.start.GraceMs = record, uint32(r.sched.cfg.Grace.Milliseconds())
+	r.exit, err = r.relay.Run(ctx, link, r.start)
+	if r.exit != nil && err == nil {
+		link.Close()
+		bye(stream)
+	}
+	cancel(nil)
+	<-watched
+	r.runsNow(ctx)
+	return r.ended(err)
+}
+
+// watch notes the start and ends the relay when the worker is gone.
+func (r *run) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	started := r.started
+	for {
+		select {
+		case <-started:
+			r.runsNow(ctx)
+			started = nil
+		case <-r.held.Done():
+			cancel(r.held.Cause())
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// runsNow notes that the process runs, once.
+func (r *run) runsNow(ctx context.Context) {
+	if at := r.runs.Load(); at != 0 && r.state == store.Starting {
+		r.times.running = time.Unix(0, at)
+		r.move(ctx, store.Running, store.Move{})
+	}
+}
+
+// observe counts. It is called by two goroutines, one per direction.
+func (r *run) observe(f *wire.Frame, _ bool) {
+	switch k := f.Kind.(type) {
+	case *wire.Frame_Data:
+		end := k.Data.GetOffset() + uint64(len(k.Data.GetBytes()))
+		switch k.Data.GetPipe() {
+		case wire.Pipe_STDIN:
+			r.bytes.stdin.Store(end)
+		case wire.Pipe_STDOUT:
+			r.bytes.stdout.Store(end)
+		case wire.Pipe_STDERR:
+			r.bytes.stderr.Store(end)
+		}
+	case *wire.Frame_Started:
+		select {
+		case <-r.started: // a worker says it once
+		default:
+			r.runs.Store(r.now().UnixNano())
+			close(r.started)
+		}
+	}
+}
+
+// bye lets the worker end the stream whose exit is acknowledged: cancelling it
+// could overtake the acknowledgement.
+func bye(stream wire.Runner_RunClient) {
+	_ = stream.CloseSend()
+	timeout := time.NewTimer(byeTimeout)
+	defer timeout.Stop()
+	select {
+	case <-stream.Context().Done():
+	case <-timeout.C:
+	}
+}
+
+// ended makes of a relay's error what it means for the session.
+func (r *run) ended(err error) error {
+	if r.exit != nil {
+		return nil // the end is known, whoever else went away
+	}
+	w := r.worker
+	if refused, ok := errors.AsType[*session.RefusedError](err); ok {
+		r.begun = false
+		if refused.Refusal == wire.Refusal_NO_SLOT || refused.Refusal == wire.Refusal_DRAINING {
+			return &elsewhere{cause: err, avoid: w.Pod, span: avoidWorker}
+		}
+		return refused
+	}
+	if errors.Is(err, session.ErrShimGone) || errors.Is(err, errDraining) {
+		return err
+	}
+	// Kubernetes knows a better reason than the end of a stream, a little later.
+	timeout := time.NewTimer(causeTimeout)
+	defer timeout.Stop()
+	select {
+	case <-r.held.Done():
+		err = r.held.Cause()
+	case <-timeout.C:
+	}
+	return &session.LostError{Message: fmt.Sprintf("worker %s was lost", w.Pod), Cause: err, MayHaveStarted: true}
+}
+
+// giveBack ends the lease: Release when the worker's slot is free for certain.
+func (r *run) giveBack(err error) {
+	refused, _ := errors.AsType[*session.RefusedError](err)
+	full, _ := errors.AsType[*elsewhere](err)
+	untouched := !r.begun && r.times.starting.IsZero()
+	switch {
+	case r.exit != nil, r.worker.Job == "" && (untouched || refused != nil && full == nil):
+		r.held.Release()
+	default:
+		r.held.Destroy()
+	}
+	r.held = nil
+	r.sched.nudge()
+}
+
+// again returns the session to its place in the queue if nothing has started.
+// Otherwise, or after too many tries, it returns what is to be reported.
+func (r *run) again(ctx context.Context, err error) error {
+	var other *elsewhere
+	if !errors.As(err, &other) {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if !other.free {
+		r.attempts++
+	}
+	if r.attempts >= maxAttempts {
+		return refuse(wire.Refusal_WORKER, "look at the workers: kubectl get pods,events", "no worker could be had in %d tries: %s", r.attempts, other)
+	}
+	if r.deadline.Before(r.now()) {
+		return refuse(wire.Refusal_WORKER, "look at the workers: kubectl get pods,events", "no worker could be had: %s", other)
+	}
+	r.sched.log.Info("session is placed again", zap.String("session", r.id), zap.String("worker", other.avoid), zap.Error(other))
+	r.avoid[other.avoid] = r.now().Add(other.span)
+	if !r.move(ctx, store.Queued, store.Move{Reason: other.Error()}) {
+		return fmt.Errorf("place session %s again: the store knows it in another state", r.id)
+	}
+	r.times.leased, r.times.ready, r.times.starting = time.Time{}, time.Time{}, time.Time{}
+	return nil
+}
+
+// move does one step in the store. Only this goroutine, and the dispatcher while
+// the session waits, move a session, so a false answer is a fault.
+func (r *run) move(ctx context.Context, to store.State, m store.Move) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	m.ID, m.Attempt, m.From, m.To = r.id, r.attempt, r.state, to
+	m.Placement = cmp.Or(m.Placement, string(r.decision.Verdict))
+	after, ok, err := r.sched.cfg.Store.Move(ctx, m)
+	if err != nil || !ok {
+		r.sched.log.Error("a session's step is not in the store", zap.String("session", r.id), zap.String("from", string(m.From)), zap.String("to", string(to)), zap.Error(err))
+		return false
+	}
+	r.state, r.attempt = after.State, after.Attempt
+	return true
+}
