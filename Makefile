@@ -1,0 +1,98 @@
+# ffpod. `make` alone prints this file's targets. The two that matter are demo and
+# test; both work on a fresh Debian or Ubuntu machine as root with Go, git and make.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# The cluster's binaries, images and test media live here, outside the work tree.
+export FFPOD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ffpod
+# Your own cluster when KUBECONFIG is set, else the local one.
+LOCAL_KUBECONFIG := /var/lib/ffpod-cluster/kubeconfig
+OWN_CLUSTER := $(filter-out $(LOCAL_KUBECONFIG),$(KUBECONFIG))
+CLUSTER_CONFIG := $(or $(OWN_CLUSTER),$(LOCAL_KUBECONFIG))
+FOCUS ?=
+GINKGO := go tool ginkgo --keep-going --timeout=40m --output-interceptor-mode=none --silence-skips $(if $(FOCUS),--focus='$(FOCUS)')
+
+.PHONY: help
+help: ## Print the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ The two commands
+.PHONY: demo
+demo: cluster images ## The main job, visibly, on a real cluster: first time 15 min, then 1 min
+	@KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/demo
+
+.PHONY: test
+test: unit cluster images integration e2e ## Prove everything: first time 25 min, then 15 min
+
+##@ Parts
+.PHONY: build
+build: ## Every binary, into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: build-arm64
+build-arm64: ## Compile every binary for arm64 too
+	CGO_ENABLED=0 GOARCH=arm64 go build -trimpath -ldflags '$(LDFLAGS)' -o /dev/null ./cmd/...
+
+.PHONY: unit
+unit: ## Fast tests, no root and no cluster: < 1 min
+	go vet ./...
+	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./test/house ./test/manifests
+
+.PHONY: race
+race: ## The fast tests under the race detector
+	go test -short -race ./cmd/... ./podexec/... ./scheduler/...
+
+.PHONY: integration
+integration: ## Scheduler packages, RBAC and admission policies against the cluster
+	KUBECONFIG=$(CLUSTER_CONFIG) go test -tags cluster -count=1 ./scheduler/...
+	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/policy
+
+.PHONY: e2e
+e2e: ## Everything end to end, as local, warm and Job. FOCUS='regexp' selects specs
+	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/e2e
+
+.PHONY: bench
+bench: cluster images ## Figures beside their baselines, into out/bench.json: 10 min
+	@mkdir -p out
+	KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/bench -o out/bench.json
+
+.PHONY: lint
+lint: ## staticcheck and gofmt
+	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	go tool staticcheck ./...
+
+.PHONY: generate
+generate: ## Generated code
+	go run ./.ci/protogen podexec/wire wire.proto
+	gofmt -w podexec/wire
+
+.PHONY: verify
+verify: generate lint build-arm64 ## Generated code is current, lint is clean, arm64 compiles
+	git diff --exit-code podexec/wire
+
+##@ The local cluster
+.PHONY: cluster
+cluster: ## A real Kubernetes node on this machine (nothing to do when KUBECONFIG is yours)
+	@$(if $(OWN_CLUSTER),echo "cluster: yours, $(OWN_CLUSTER)",go run ./test/cluster up)
+
+.PHONY: cluster-down
+cluster-down: ## Remove it: processes, mounts, namespaces, cgroups, links
+	@go run ./test/cluster down
+
+.PHONY: demo-down
+demo-down: ## Remove what demo deployed, and the local cluster
+	@$(if $(OWN_CLUSTER),go tool kustomize build kustomize/overlays/demo | KUBECONFIG=$(OWN_CLUSTER) kubectl delete --ignore-not-found -f -,go run ./test/cluster down)
+
+.PHONY: images
+images: ## Both images without Docker, into out/images, and into the local cluster
+	@go run ./images/build -o out/images
+	@$(if $(OWN_CLUSTER),go run ./test/demo -images out/images,go run ./test/cluster load out/images/ffpod.tar out/images/worker.tar)
+
+.PHONY: clean
+clean: ## What make produced in the work tree
+	rm -rf bin out
