@@ -136,9 +136,11 @@ func resolves(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	addresses, err := resolver.LookupHost(ctx, "kubernetes.default.svc."+clusterDomain+".")
+	if failure := new(net.DNSError); errors.As(err, &failure) {
+		failure.Server = dnsServiceIP // not the one in the host's resolv.conf
+	}
 	if err != nil {
-		// The error's own text names the server of resolv.conf, not ours.
-		return fmt.Errorf("the cluster's DNS server %s: %w", dnsServiceIP, errors.Unwrap(err))
+		return err
 	}
 	if len(addresses) != 1 || addresses[0] != apiServiceIP {
 		return fmt.Errorf("DNS says that kubernetes.default is %v, not %s", addresses, apiServiceIP)

@@ -93,7 +93,7 @@ func (b binaries) complete() bool {
 // renames that when all is done.
 func (b binaries) build(ctx context.Context, source string) error {
 	fmt.Printf("compiling Kubernetes %s and containerd %s into %s\n", b.kubernetes, containerdVersion, b.dir)
-	fmt.Println("  once per version: 7 to 9 minutes on two cores, half a minute when only test/cluster/node changed")
+	fmt.Println("  once per version: 5 to 9 minutes on two cores, half a minute when only test/cluster/node changed")
 	partial := b.dir + ".partial"
 	if err := os.MkdirAll(partial, 0o755); err != nil {
 		return err

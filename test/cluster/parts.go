@@ -101,6 +101,8 @@ func (c *cluster) controllerManager() part {
 		"--leader-elect=false", "--use-service-account-credentials=true", "--allocate-node-cidrs=false",
 		"--root-ca-file="+certFile("ca"), "--service-account-private-key-file="+keyFile("tokens"),
 		"--cluster-signing-cert-file="+certFile("ca"), "--cluster-signing-key-file="+keyFile("ca"),
+		// It makes this directory, by default under /usr/libexec.
+		"--flex-volume-plugin-dir="+filepath.Join(stateDir, "volumeplugins"),
 		"--profiling=false")
 }
 

@@ -101,7 +101,7 @@ func prepare(ctx context.Context, source, cache string) (binaries, error) {
 // boot starts everything. The control plane and the nodes' containerd come up
 // side by side; what needs the API server waits for it.
 func (c *cluster) boot(ctx context.Context, cache string) error {
-	fmt.Printf("starting Kubernetes %s with %d node(s), usually 20 seconds\n", c.Kubernetes, c.Nodes)
+	fmt.Printf("starting Kubernetes %s with %d node(s), usually 10 to 20 seconds\n", c.Kubernetes, c.Nodes)
 	if err := recordBefore(ctx, cache); err != nil {
 		return err
 	}
