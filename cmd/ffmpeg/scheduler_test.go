@@ -1,0 +1,182 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/ffpod/ffpod/podexec/session"
+	"github.com/ffpod/ffpod/podexec/wire"
+)
+
+// goodToken is what the fake scheduler accepts.
+const goodToken = "header.payload.signature"
+
+// scheduler is a fake one: real TLS and gRPC, and one function that says how a
+// session goes.
+type scheduler struct {
+	wire.UnimplementedRunnerServer
+	t       *testing.T
+	session func(p *peer) error
+
+	address, dir string
+	settings     []string      // for the shim's environment
+	ended        chan struct{} // gets one value for each session that ended
+}
+
+// peer is the scheduler's end of one session.
+type peer struct {
+	wire.Runner_RunServer
+	t     *testing.T
+	start *wire.Start
+}
+
+// serve starts a scheduler; the session function runs for each authenticated
+// stream after its Start arrived.
+func serve(t *testing.T, name string, run func(p *peer) error) *scheduler {
+	t.Helper()
+	s := &scheduler{t: t, session: run, dir: t.TempDir(), ended: make(chan struct{}, 64)}
+	cert := s.certificate(name)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.address = listener.Addr().String()
+	server := grpc.NewServer(append(session.ServerOptions(), grpc.Creds(credentials.NewServerTLSFromCert(&cert)))...)
+	wire.RegisterRunnerServer(server, s)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(listener)
+	}()
+	t.Cleanup(func() {
+		server.Stop()
+		<-done
+	})
+	s.write("token", goodToken+"\n")
+	s.settings = []string{
+		"FFPOD_ADDRESS=" + s.address, "FFPOD_CA_FILE=" + s.file("ca.crt"), "FFPOD_TOKEN_FILE=" + s.file("token"),
+		"FFPOD_SHARED=" + s.dir + ":/proc", "FFPOD_FFMPEG=" + realFFmpeg, "FFPOD_FFPROBE=" + realFFprobe,
+	}
+	return s
+}
+
+func (s *scheduler) file(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *scheduler) write(name, text string) string {
+	s.t.Helper()
+	if err := os.WriteFile(s.file(name), []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.file(name)
+}
+
+// certificate makes a CA, publishes it as ca.crt and returns a certificate of
+// it for one DNS name.
+func (s *scheduler) certificate(name string) tls.Certificate {
+	s.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.write("ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// Run authenticates as a scheduler would and hands the session over.
+func (s *scheduler) Run(stream wire.Runner_RunServer) error {
+	defer func() { s.ended <- struct{}{} }()
+	md, _ := metadata.FromIncomingContext(stream.Context())
+	if got := md.Get("authorization"); len(got) != 1 || got[0] != "Bearer "+goodToken {
+		return status.Error(codes.Unauthenticated, "token is not for the audience ffpod")
+	}
+	f, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	return s.session(&peer{Runner_RunServer: stream, t: s.t, start: f.GetStart()})
+}
+
+func (p *peer) send(kinds ...any) {
+	for _, kind := range kinds {
+		f := &wire.Frame{}
+		switch k := kind.(type) {
+		case *wire.Progress:
+			f.Kind = &wire.Frame_Progress{Progress: k}
+		case *wire.Ticket:
+			f.Kind = &wire.Frame_Ticket{Ticket: k}
+		case *wire.Started:
+			f.Kind = &wire.Frame_Started{Started: k}
+		case *wire.Data:
+			f.Kind = &wire.Frame_Data{Data: k}
+		case *wire.Ack:
+			f.Kind = &wire.Frame_Ack{Ack: k}
+		case *wire.Refused:
+			f.Kind = &wire.Frame_Refused{Refused: k}
+		case *wire.Lost:
+			f.Kind = &wire.Frame_Lost{Lost: k}
+		case *wire.Exit:
+			f.Kind = &wire.Frame_Exit{Exit: k}
+		default:
+			p.t.Errorf("no frame for %T", kind)
+		}
+		_ = p.Send(f) // a shim that is gone shows in next
+	}
+}
+
+// begin goes the whole way to Started.
+func (p *peer) begin() {
+	p.send(&wire.Ticket{Session: p.start.Session, Pod: "worker-1"})
+	for f := p.next(); f != nil && f.GetTicketAck() == nil; {
+		f = p.next()
+	}
+	p.send(&wire.Started{Pid: 42, Epoch: 1})
+}
+
+// exit ends both pipes and the session and waits for the shim's word.
+func (p *peer) exit(e *wire.Exit) {
+	p.send(
+		&wire.Data{Pipe: wire.Pipe_STDOUT, Offset: e.Stdout, Eof: true},
+		&wire.Data{Pipe: wire.Pipe_STDERR, Offset: e.Stderr, Eof: true}, e)
+	for f := p.next(); f != nil && f.GetExitAck() == nil; {
+		f = p.next()
+	}
+}
+
+// next returns the next frame but heartbeats, nil when the stream ended.
+func (p *peer) next() *wire.Frame {
+	for {
+		f, err := p.Recv()
+		if err != nil {
+			return nil
+		}
+		if f.GetHeartbeat() == nil {
+			return f
+		}
+	}
+}
