@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ffpod/ffpod/cmd/ffmpeg/decision"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
+)
+
+// explanation is the answer of `ffpod explain`.
+type explanation struct {
+	ffmpeg.Explanation
+	Mode ffmpeg.Mode `json:"mode"`
+	// Shared are the directories that count as shared.
+	Shared []string `json:"shared"`
+	// Real is the binary that a local run executes; RealProblem says why there is none.
+	Real        string `json:"real,omitempty"`
+	RealProblem string `json:"realProblem,omitempty"`
+	// Fallback is what happens when it should run remotely and cannot be
+	// started there: local | fail; FallbackReason says why it fails.
+	Fallback       string `json:"fallback"`
+	FallbackReason string `json:"fallbackReason,omitempty"`
+}
+
+func newExplain(getenv func(string) string) *cobra.Command {
+	var mode, shared string
+	c := &cobra.Command{
+		Use:   "explain [--mode auto|local|remote] [--shared DIR:DIR...] -- ffmpeg ARGS...",
+		Short: "Print as JSON where the shim would run a command, and why; run nothing",
+		Long: "Explain reads the same FFPOD_* settings, looks at the same files and decides with the same code as the shim.\n" +
+			"Run it where the shim runs: in the caller's container, in the caller's working directory.",
+		Example: "  ffpod explain -- ffmpeg -i /media/in.mkv -c:v libx264 /cache/out.mp4",
+		Args:    usage(cobra.MinimumNArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			e, err := explain(args, overlay(getenv, map[string]string{"FFPOD_MODE": mode, "FFPOD_SHARED": shared}))
+			if err != nil {
+				return err
+			}
+			out := json.NewEncoder(c.OutOrStdout())
+			out.SetIndent("", "  ")
+			out.SetEscapeHTML(false)
+			return out.Encode(e)
+		},
+	}
+	c.Flags().StringVar(&mode, "mode", "", "instead of FFPOD_MODE")
+	c.Flags().StringVar(&shared, "shared", "", "instead of FFPOD_SHARED")
+	c.Flags().SetInterspersed(false) // what follows the program is the program's
+	return c
+}
+
+// overlay lets flags win over the environment.
+func overlay(getenv func(string) string, flags map[string]string) func(string) string {
+	return func(name string) string {
+		if v := flags[name]; v != "" {
+			return v
+		}
+		return getenv(name)
+	}
+}
+
+func explain(args []string, getenv func(string) string) (*explanation, error) {
+	program, ok := decision.Program(args[0])
+	if !ok {
+		return nil, &usageError{err: fmt.Errorf("explain %q: only ffmpeg and ffprobe can be explained", args[0])}
+	}
+	s, err := decision.Load(getenv)
+	if err != nil {
+		return nil, &usageError{err: err}
+	}
+	env := decision.Environment(s, getenv)
+	e := &explanation{
+		Explanation: ffmpeg.Explain(string(program), args[1:], env),
+		Mode:        s.Mode,
+		Shared:      append([]string{}, s.Shared...),
+		Fallback:    "local",
+	}
+	if e.Real, err = s.Real(program); err != nil {
+		e.RealProblem = err.Error()
+	}
+	may, why := decision.MayFallBack(s, ffmpeg.Parse(string(program), args[1:], env.Host))
+	if may && e.Real == "" {
+		may, why = false, e.RealProblem
+	}
+	if !may {
+		e.Fallback, e.FallbackReason = "fail", why
+	}
+	return e, nil
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// installed tells which binary beside this one each part is, and under which
+// names it is installed.
+func installed(part string) (source string, names []string, ok bool) {
+	switch part {
+	case "shim":
+		return "ffmpeg", []string{"ffmpeg", "ffprobe"}, true
+	case "supervisor":
+		return "worker", []string{"worker"}, true
+	}
+	return "", nil, false
+}
+
+func newInstall() *cobra.Command {
+	return &cobra.Command{
+		Use:   "install shim|supervisor DIR",
+		Short: "Copy the shim (as ffmpeg and ffprobe) or the supervisor (as worker) into a directory",
+		Long: "Install copies the binary that lies beside ffpod itself. Init containers run it to bring the shim, or the\n" +
+			"supervisor, into a volume of a pod with any other image. What was there before is replaced at once: a process\n" +
+			"that starts meanwhile gets the old or the new file, whole.",
+		Args: usage(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find the directory of ffpod itself: %w", err)
+			}
+			if self, err = filepath.EvalSymlinks(self); err != nil {
+				return err
+			}
+			return install(args[0], filepath.Dir(self), args[1], c.OutOrStdout())
+		},
+	}
+}
+
+// install puts a part from the directory from into dir, which it makes if need
+// be, and prints one line for each file.
+func install(part, from, dir string, report io.Writer) error {
+	source, names, ok := installed(part)
+	if !ok {
+		return &usageError{err: fmt.Errorf("install %q: it is neither shim nor supervisor", part)}
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("install %s: %w", part, err)
+	}
+	from = filepath.Join(from, source)
+	for _, name := range names {
+		to := filepath.Join(dir, name)
+		if err := replace(from, to); err != nil {
+			return fmt.Errorf("install %s: %w", part, err)
+		}
+		if _, err := fmt.Fprintf(report, "installed %s\n", to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replace copies a program. The copy gets its name only when it is whole and
+// executable.
+func replace(from, to string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(out.Name())
+		}
+	}()
+	_, err = io.Copy(out, in)
+	if err == nil {
+		err = out.Chmod(0o755) // whatever the umask is
+	}
+	if err = errors.Join(err, out.Close()); err != nil {
+		return fmt.Errorf("copy %s to %s: %s", from, to, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return os.Rename(out.Name(), to)
+}
