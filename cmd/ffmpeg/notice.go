@@ -29,11 +29,14 @@ type notice struct {
 // somebody waits for this kind of session on a pipe.
 func newNotice(program ffmpeg.Program, kind ffmpeg.Kind) *notice {
 	n := &notice{program: string(program), reason: "asking the scheduler"}
-	if (kind == ffmpeg.Playback || kind == ffmpeg.Live) && isPipe(os.Stderr) {
+	if awaited(kind) && isPipe(os.Stderr) {
 		n.timer = time.AfterFunc(noticeAfter, n.speak)
 	}
 	return n
 }
+
+// awaited tells whether somebody watches while a session of this kind waits.
+func awaited(kind ffmpeg.Kind) bool { return kind == ffmpeg.Playback || kind == ffmpeg.Live }
 
 func isPipe(f *os.File) bool {
 	info, err := f.Stat()

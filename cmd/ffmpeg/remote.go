@@ -22,6 +22,10 @@ import (
 // scheduler did not say so.
 var errWaited = errors.New("no worker within FFPOD_WAIT")
 
+// quitExit is the code after a q that came before the start: ffmpeg's own when
+// it is told to stop before it wrote anything.
+const quitExit = 255
+
 // remote runs the command on a worker and returns its exit code; it does not
 // return if the program died of a signal or if the command then runs here.
 func (s *shim) remote() int {
@@ -29,13 +33,16 @@ func (s *shim) remote() int {
 	defer cancel(nil)
 	caught := watchSignals(cancel)
 	end := s.session(ctx, cancel, caught)
-	if sig := caught.stop(); sig != 0 && end.exit == nil {
-		s.log("nowhere", "the caller's "+sig.String()+" came before the start")
-		return die(sig)
-	}
+	sig := caught.stop()
 	switch {
 	case end.exit != nil:
 		return s.finish(end.exit)
+	case sig != 0:
+		s.log("nowhere", "the caller's "+sig.String()+" came before the start")
+		return die(sig)
+	case errors.Is(context.Cause(ctx), errQuit):
+		s.log("nowhere", errQuit.Error())
+		return quitExit
 	case end.here:
 		s.log("local", "the scheduler's placement is local")
 		return s.local()
@@ -82,13 +89,19 @@ func (s *shim) session(ctx context.Context, cancel context.CancelCauseFunc, caug
 	if err != nil {
 		return ending{why: way.whyNot(ctx, err)}
 	}
+	keys := s.keys(caught)
+	defer keys.stop()
 	stream := &watched{Stream: raw, ctx: ctx, ended: make(chan struct{})}
 	client := &session.Client{
 		Start: start, Stdin: s.stdin(), Stdout: os.Stdout, Stderr: os.Stderr,
 		Signals:    caught.forward,
 		OnProgress: line.progress,
 		OnTicket:   func(t *wire.Ticket) { placed.Store(t) },
-		OnStarted:  func(*wire.Started) { line.end(); caught.begin() },
+		OnStarted: func(*wire.Started) {
+			line.end()
+			caught.begin()
+			keys.stop() // from here on they are the program's
+		},
 	}
 	exit, err := client.Run(ctx, stream)
 	if err == nil {
@@ -104,6 +117,15 @@ func (s *shim) stdin() io.Reader {
 		return os.Stdin
 	}
 	return nil
+}
+
+// keys watches for a q if a player waits and the program would take keys: bytes
+// of an input are none. Others who write q early mean the running program.
+func (s *shim) keys(caught *signals) *keys {
+	if !awaited(s.command.Kind) || !s.command.ReadsStdin || s.command.StdinInput {
+		return &keys{over: make(chan struct{})}
+	}
+	return watchKeys(0, func() { caught.abandon(errQuit) })
 }
 
 // judge tells the failures apart by what they allow: a session that never

@@ -248,6 +248,83 @@ func TestStdin(t *testing.T) {
 	}
 }
 
+// TestQuitBeforeTheStart: Jellyfin writes q and gives the process 5 s, also
+// while it waits for a worker. What is peeked at is not taken.
+func TestQuitBeforeTheStart(t *testing.T) {
+	for _, kind := range []string{"pipe", "socket"} {
+		t.Run(kind, func(t *testing.T) {
+			arrived := make(chan struct{}, 1)
+			s := serve(t, serverName, func(p *peer) error {
+				p.send(&wire.Progress{Phase: "queued", Reason: "no free slot"})
+				arrived <- struct{}{}
+				for p.next() != nil {
+				}
+				return nil
+			})
+			near, far := stdinOf(t, kind)
+			wait, _ := s.awaiting(t, call{args: s.player(), env: s.settings, stdin: far}, arrived)
+			if _, err := io.WriteString(near, "u"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(near, "q\n"); err != nil {
+				t.Fatal(err)
+			}
+			if r := wait(); r.code != quitExit || r.signal != 0 || r.stdout != "" {
+				t.Errorf("%+v", r)
+			}
+			<-s.ended
+			left := make([]byte, 10)
+			n, _ := far.Read(left)
+			if got := string(left[:n]); got != "uq\n" {
+				t.Errorf("%q is left, want all of it", got)
+			}
+		})
+	}
+}
+
+// stdinOf makes a pair of connected descriptors.
+func stdinOf(t *testing.T, kind string) (near, far *os.File) {
+	t.Helper()
+	if kind == "pipe" {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close(); w.Close() })
+		return w, r
+	}
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far = os.NewFile(uintptr(fds[0]), "near"), os.NewFile(uintptr(fds[1]), "far")
+	t.Cleanup(func() { near.Close(); far.Close() })
+	return near, far
+}
+
+// TestStdinAfterRefusal: the local run reads what came while the scheduler was
+// asked.
+func TestStdinAfterRefusal(t *testing.T) {
+	s := serve(t, serverName, func(p *peer) error {
+		<-time.After(peekAfter + 3*peekEvery) // the looking is what is tested
+		p.send(refusedWith(wire.Refusal_QUEUE_TIMEOUT, "no slot in time", ""))
+		return nil
+	})
+	cat := s.write("cat", "#!/bin/sh\ncat\n")
+	if err := os.Chmod(cat, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	near, far := stdinOf(t, "pipe")
+	if _, err := io.WriteString(near, "p?u\n"); err != nil {
+		t.Fatal(err)
+	}
+	near.Close()
+	r := call{args: s.player(), env: append(s.settings, "FFPOD_FFMPEG="+cat), stdin: far}.run(t)
+	if r.stdout != "p?u\n" || r.code != 0 || !strings.Contains(r.stderr, "no slot in time; running it here instead\n") {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestClosedStdout: the reader's end is closed on the worker too, and the
 // program's SIGPIPE comes back.
 func TestClosedStdout(t *testing.T) {

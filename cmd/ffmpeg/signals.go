@@ -84,6 +84,16 @@ func (s *signals) take(sig syscall.Signal) {
 	}
 }
 
+// abandon ends the session if its program does not run yet; afterwards the
+// program itself hears what the caller wants.
+func (s *signals) abandon(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.started {
+		s.cancel(cause)
+	}
+}
+
 // begin says that the program runs.
 func (s *signals) begin() {
 	s.mu.Lock()

@@ -55,9 +55,15 @@ func install(part, from, dir string, report io.Writer) error {
 		return fmt.Errorf("install %s: %w", part, err)
 	}
 	from = filepath.Join(from, source)
-	for _, name := range names {
+	for i, name := range names {
 		to := filepath.Join(dir, name)
-		if err := replace(from, to); err != nil {
+		var err error
+		if i == 0 {
+			err = replace(from, to)
+		} else {
+			err = alias(filepath.Join(dir, names[0]), to)
+		}
+		if err != nil {
 			return fmt.Errorf("install %s: %w", part, err)
 		}
 		if _, err := fmt.Fprintf(report, "installed %s\n", to); err != nil {
@@ -92,4 +98,19 @@ func replace(from, to string) (err error) {
 		return fmt.Errorf("copy %s to %s: %s", from, to, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	return os.Rename(out.Name(), to)
+}
+
+// alias gives a program another name: a hard link, so that both share one copy
+// in memory, or a copy where the file system has no links.
+func alias(program, to string) error {
+	temporary := filepath.Join(filepath.Dir(to), "."+filepath.Base(to)+"-link")
+	_ = os.Remove(temporary) // of an install that was killed
+	if err := os.Link(program, temporary); err != nil {
+		return replace(program, to)
+	}
+	if err := os.Rename(temporary, to); err != nil {
+		_ = os.Remove(temporary)
+		return err
+	}
+	return nil
 }
