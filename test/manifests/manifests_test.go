@@ -274,10 +274,10 @@ func TestReferences(t *testing.T) {
 					need("ClusterRoleBinding "+b.Name, s.Kind, s.Namespace, s.Name)
 				}
 			}
-			for _, c := range typed[corev1.ConfigMap](t, all, "ConfigMap") {
-				for key, ref := range c.Data {
-					if strings.HasPrefix(key, "claim.") {
-						need("ConfigMap "+c.Name, "PersistentVolumeClaim", c.Namespace, ref)
+			for _, a := range typed[corev1.ServiceAccount](t, all, "ServiceAccount") {
+				for key, ref := range a.Annotations {
+					if strings.HasPrefix(key, "ffpod.dev/claim.") {
+						need("ServiceAccount "+a.Name, "PersistentVolumeClaim", a.Namespace, ref)
 					}
 				}
 			}
@@ -363,24 +363,31 @@ func selects(t *testing.T, s *metav1.LabelSelector, set labels.Set) bool {
 	return selector.Matches(set)
 }
 
-// The names by which the policies derive one object from another survive a
-// prefix: the account's with ffpod-scheduler replaced.
+// The names by which the policies derive the workers' account from the
+// scheduler's survive a prefix, and every claim that a class mounts is listed
+// there.
 func TestDerivedNames(t *testing.T) {
 	for name, want := range map[string]string{"base": "ffpod-scheduler", "demo": "ffpod-scheduler", "dev": "ffpod-scheduler", "prefixed": "film-ffpod-scheduler-x"} {
 		t.Run(name, func(t *testing.T) {
 			all := objects(t, trees[name])
-			for _, d := range typed[appsv1.Deployment](t, all, "Deployment") {
-				account, role := d.Spec.Template.Spec.ServiceAccountName, "ffpod-"+d.Spec.Template.Labels["app.kubernetes.io/component"]
-				if want := strings.Replace(want, "ffpod-scheduler", role, 1); account != want {
-					t.Errorf("Deployment %s has account %s, want %s", d.Name, account, want)
+			listed := map[string][]string{}
+			for _, a := range typed[corev1.ServiceAccount](t, all, "ServiceAccount") {
+				for key, value := range a.Annotations {
+					if strings.HasPrefix(key, "ffpod.dev/claim") {
+						listed[a.Name] = append(listed[a.Name], strings.Split(value, ",")...)
+					}
 				}
 			}
-			i := slices.IndexFunc(all, func(o *unstructured.Unstructured) bool { return o.GetLabels()["ffpod.dev/policy"] == "claims" })
-			if i < 0 {
-				t.Fatal("no ConfigMap is labelled ffpod.dev/policy")
-			}
-			if got, want := all[i].GetName(), strings.Replace(want, "ffpod-scheduler", "ffpod-policy", 1); got != want {
-				t.Errorf("the policies' parameter is %s, want %s", got, want)
+			for _, d := range typed[appsv1.Deployment](t, all, "Deployment") {
+				spec, role := d.Spec.Template.Spec, "ffpod-"+d.Spec.Template.Labels["app.kubernetes.io/component"]
+				if want := strings.Replace(want, "ffpod-scheduler", role, 1); spec.ServiceAccountName != want {
+					t.Errorf("Deployment %s has account %s, want %s", d.Name, spec.ServiceAccountName, want)
+				}
+				for _, v := range spec.Volumes {
+					if c := v.PersistentVolumeClaim; role == "ffpod-worker" && c != nil && !slices.Contains(listed[spec.ServiceAccountName], c.ClaimName) {
+						t.Errorf("Deployment %s mounts claim %s, which ServiceAccount %s does not list", d.Name, c.ClaimName, spec.ServiceAccountName)
+					}
+				}
 			}
 		})
 	}
