@@ -349,7 +349,7 @@ var _ = Describe("the manifests", func() {
 			{"create", "", "events", ""}:                      true,
 			{"get", "", "secrets", "ffpod-tls"}:               true,
 			{"update", "", "secrets", "ffpod-tls"}:            true,
-			{"patch", "", "configmaps", "ffpod-client"}:       true,
+			{"update", "", "configmaps", "ffpod-client"}:      true,
 			{"get", "", "secrets", "other"}:                   false,
 			{"list", "", "secrets", ""}:                       false,
 			{"create", "", "secrets", ""}:                     false,
