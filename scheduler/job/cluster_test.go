@@ -127,6 +127,9 @@ func (f *fixture) nothingLeft(t *testing.T) {
 		}
 		return len(pods.Items) == 0 && len(f.jobs(t)) == 0
 	})
+	if f.stopped { // and does not watch any more
+		return
+	}
 	await(t, "no Job is active", func() bool { return f.Active("cpu") == 0 })
 }
 
@@ -232,7 +235,7 @@ func TestLaunchSaysWhatItWaitsFor(t *testing.T) {
 		"another command": {func(t *testing.T, f *fixture) {
 			f.class.Template.Spec.Containers[0].Command = []string{"/ffpod/worker", "bogus"}
 		}, []string{"the worker exited with code 2"}},
-		"idle": {func(t *testing.T, f *fixture) {
+		"no such program": {func(t *testing.T, f *fixture) {
 			f.class.Template.Spec.Containers[0].Command = []string{"/none"}
 		}, []string{"StartError"}},
 	}

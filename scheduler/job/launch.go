@@ -22,9 +22,10 @@ import (
 const (
 	callTimeout    = 10 * time.Second       // one call to the API server, with its retries
 	openTimeout    = 15 * time.Second       // one try at a channel
+	firstPause     = 100 * time.Millisecond // from the choice of a node to the first exec
 	leastPause     = 50 * time.Millisecond  // between tries
-	mostPause      = 200 * time.Millisecond // while the container is not known to run
-	mostPauseAfter = 2 * time.Second        // when it runs and still does not answer
+	mostPause      = 200 * time.Millisecond // at first
+	mostPauseAfter = 2 * time.Second        // when it is slow
 	explainTimeout = 3 * time.Second        // for the pod's status to say why a channel broke
 	lingerTimeout  = 5 * time.Second        // for a worker that has ended its session to end its channel
 )
@@ -216,40 +217,54 @@ func (l *Launcher) scheduled(ctx context.Context, r *launch) (*corev1.Pod, error
 }
 
 // dial tries to open a channel until the worker answers. It does not wait for
-// the pod's status: that is up to a second late, and an exec in a container that
-// does not run yet is refused at once by its node.
+// the pod's status, which may be a second late: an exec in a container that does
+// not run yet is refused at once by its node.
 func (l *Launcher) dial(ctx context.Context, r *launch, pod *corev1.Pod) (lease.Channel, error) {
+	begun := time.Now()
+	// No node has a container running in less than this.
+	if err := l.rest(ctx, r, firstPause); err != nil {
+		return nil, err
+	}
 	for pause := leastPause; ; pause *= 2 {
 		channel, err := l.open(ctx, pod)
 		if err == nil {
 			return channel, nil
 		}
-		now, updated := l.look(r)
-		runs := running(now)
-		switch {
+		switch now, _ := l.look(r); {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case apierrors.IsForbidden(err) || errors.Is(err, errWrong):
 			return nil, err
-		case runs:
+		case running(now):
 			r.say("running, but the worker does not answer: " + err.Error())
-			pause = min(pause, mostPauseAfter)
-		default:
-			pause = min(pause, mostPause)
 		}
-		timer := time.NewTimer(pause)
-		for wait := true; wait; {
-			select {
-			case <-ctx.Done():
-				wait = false
-			case <-timer.C:
-				wait = false
-			case <-updated: // the news that it runs ends the pause
-				now, updated = l.look(r)
-				wait = runs || !running(now)
-			}
+		// A slow start is tried less often: the status will be in time to tell.
+		pause = min(pause, max(mostPause, time.Since(begun)/10), mostPauseAfter)
+		if err := l.rest(ctx, r, pause); err != nil {
+			return nil, err
 		}
-		timer.Stop()
+	}
+}
+
+// rest waits between two tries: until the time has passed, or the news comes
+// that the container runs now. While something is known to keep it from
+// starting, it waits for that to change.
+func (l *Launcher) rest(ctx context.Context, r *launch, pause time.Duration) error {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	before, _ := l.look(r)
+	for passed := false; ; {
+		pod, updated := l.look(r)
+		if passed && waits(pod) == nil || running(pod) && !running(before) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timer.C:
+			passed = true
+		case <-updated:
+		}
 	}
 }
 

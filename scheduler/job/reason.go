@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ffpod/ffpod/scheduler/class"
-	"github.com/ffpod/ffpod/scheduler/lease"
 )
 
 // podReason says what a starting pod waits for, as far as its status tells.
@@ -28,15 +27,23 @@ func podReason(pod *corev1.Pod) string {
 	if pod.Spec.NodeName == "" {
 		return "pod created"
 	}
-	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-		if w := s.State.Waiting; w != nil && w.Reason != "" && w.Reason != "ContainerCreating" && w.Reason != "PodInitializing" {
-			return words("waiting: "+w.Reason, w.Message)
-		}
+	if w := waits(pod); w != nil {
+		return words("waiting: "+w.Reason, w.Message)
 	}
-	if s := lease.Status(pod); s != nil && s.State.Running != nil {
+	if running(pod) {
 		return "running on " + pod.Spec.NodeName + ", waiting for the worker's answer"
 	}
 	return "scheduled on " + pod.Spec.NodeName
+}
+
+// waits is what keeps a container from starting, nil when nothing is known to.
+func waits(pod *corev1.Pod) *corev1.ContainerStateWaiting {
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if w := s.State.Waiting; w != nil && w.Reason != "" && w.Reason != "ContainerCreating" && w.Reason != "PodInitializing" {
+			return w
+		}
+	}
+	return nil
 }
 
 // eventReason is what the newest Event of an object tells: trouble, or an image
@@ -109,7 +116,7 @@ func (l *Launcher) explain(ctx context.Context, r *launch) {
 // asked stays unsaid: it is no reason to end the launch.
 func (l *Launcher) inquire(ctx context.Context, r *launch, pod *corev1.Pod) {
 	if pod != nil {
-		if s := lease.Status(pod); s == nil || s.State.Running == nil {
+		if pod.Spec.NodeName != "" && waits(pod) == nil && !running(pod) {
 			r.say(l.events(ctx, r.job.Namespace, pod.UID))
 		}
 		return
