@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -119,7 +120,7 @@ func (c *Channel) stream(ctx context.Context, executor remotecommand.Executor, f
 	defer close(c.done)
 	defer c.cancel()
 	var said tail
-	err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: far, Stdout: far, Stderr: &said})
+	err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: quietEnd{far}, Stdout: far, Stderr: &said})
 	far.Close()
 	switch text := said.String(); {
 	case ctx.Err() != nil:
@@ -183,6 +184,18 @@ func (c *Channel) Close() error {
 	c.cancel()
 	<-c.done
 	return err
+}
+
+// quietEnd ends as a file does: client-go reports any other end of stdin to the
+// process's global error handler, and this end is how every channel is closed.
+type quietEnd struct{ net.Conn }
+
+func (q quietEnd) Read(p []byte) (int, error) {
+	n, err := q.Conn.Read(p)
+	if errors.Is(err, io.ErrClosedPipe) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 // tail keeps the last line that `worker dial` said on its stderr.

@@ -55,7 +55,7 @@ func stampImages(ctx context.Context, k *kubectl) error {
 	if err != nil {
 		return err
 	}
-	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"ffpod.dev/build":%q}}}}}`, stamp)
+	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"demo/images":%q}}}}}`, stamp)
 	for _, name := range []string{"ffpod-scheduler", "ffpod-cpu", "ffpod-nvidia", "ffpod-client"} {
 		if _, err := k.run(ctx, nil, "-n", namespace, "patch", "deploy", name, "--type=strategic", "-p", patch); err != nil {
 			return err

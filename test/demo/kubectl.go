@@ -42,8 +42,6 @@ func (k *kubectl) name() string {
 	return "KUBECONFIG=" + localConfig + " " + k.path
 }
 
-func (k *kubectl) hint(rest string) string { return k.name() + " -n " + namespace + " " + rest }
-
 // run returns stdout; its error carries kubectl's own last line.
 func (k *kubectl) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, k.path, args...)

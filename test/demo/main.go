@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -53,9 +54,16 @@ func run(ctx context.Context, args []string) int {
 		return report(fmt.Errorf("%d of %d verdicts are bad; the scheduler's words: %s -n %s logs deploy/ffpod-scheduler", bad, len(results), k.name(), namespace))
 	}
 	fmt.Printf("\nAll good, in %s. The cluster stays up; `make demo-down` removes it. Try next:\n\n", time.Since(began).Round(time.Second))
-	fmt.Printf("  %s\n", k.hint("exec -it deploy/ffpod-client -- bash      # your ffmpeg here runs on other pods"))
-	fmt.Printf("  %s\n", k.hint("logs deploy/ffpod-scheduler -f             # one audit line per session"))
-	fmt.Printf("  %s\n", k.hint("scale deploy/ffpod-cpu --replicas=2        # more warm workers"))
+	if k.local {
+		fmt.Printf("  export KUBECONFIG=%s PATH=%s:$PATH\n\n", localConfig, filepath.Dir(k.path))
+	}
+	for _, hint := range []string{
+		"exec -it deploy/ffpod-client -- bash    # ffmpeg in there runs on other pods",
+		"logs deploy/ffpod-scheduler -f          # one audit line per session",
+		"scale deploy/ffpod-cpu --replicas=2     # more warm workers",
+	} {
+		fmt.Printf("  kubectl -n %s %s\n", namespace, hint)
+	}
 	return 0
 }
 
