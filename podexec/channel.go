@@ -120,7 +120,7 @@ func (c *Channel) stream(ctx context.Context, executor remotecommand.Executor, f
 	defer close(c.done)
 	defer c.cancel()
 	var said tail
-	err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: quietEnd{far}, Stdout: far, Stderr: &said})
+	err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: quietEnd{far}, Stdout: quietEnd{far}, Stderr: &said})
 	far.Close()
 	switch text := said.String(); {
 	case ctx.Err() != nil:
@@ -186,14 +186,23 @@ func (c *Channel) Close() error {
 	return err
 }
 
-// quietEnd ends as a file does: client-go reports any other end of stdin to the
-// process's global error handler, and this end is how every channel is closed.
+// quietEnd ends without an error: client-go reports one to the process's global
+// error handler, and a closed pipe is how every channel ends.
 type quietEnd struct{ net.Conn }
 
 func (q quietEnd) Read(p []byte) (int, error) {
 	n, err := q.Conn.Read(p)
 	if errors.Is(err, io.ErrClosedPipe) {
 		err = io.EOF
+	}
+	return n, err
+}
+
+// Write drops what comes after the close: nobody reads it.
+func (q quietEnd) Write(p []byte) (int, error) {
+	n, err := q.Conn.Write(p)
+	if errors.Is(err, io.ErrClosedPipe) {
+		return len(p), nil
 	}
 	return n, err
 }
