@@ -32,7 +32,7 @@ const goodToken = "header.payload.signature"
 // session goes.
 type scheduler struct {
 	wire.UnimplementedRunnerServer
-	t       *testing.T
+	t       testing.TB
 	session func(p *peer) error
 
 	address, dir string
@@ -43,13 +43,13 @@ type scheduler struct {
 // peer is the scheduler's end of one session.
 type peer struct {
 	wire.Runner_RunServer
-	t     *testing.T
+	t     testing.TB
 	start *wire.Start
 }
 
 // serve starts a scheduler; the session function runs for each authenticated
 // stream after its Start arrived.
-func serve(t *testing.T, name string, run func(p *peer) error) *scheduler {
+func serve(t testing.TB, name string, run func(p *peer) error) *scheduler {
 	t.Helper()
 	s := &scheduler{t: t, session: run, dir: t.TempDir(), ended: make(chan struct{}, 64)}
 	cert := s.certificate(name)
