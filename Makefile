@@ -49,6 +49,7 @@ race: ## The fast tests under the race detector
 
 .PHONY: integration
 integration: ## Scheduler packages, RBAC and admission policies against the cluster
+	go test -count=1 ./images/... ./podexec/... ./cmd/...
 	KUBECONFIG=$(CLUSTER_CONFIG) go test -tags cluster -count=1 ./scheduler/...
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/policy
 
@@ -85,8 +86,8 @@ cluster-down: ## Remove it: processes, mounts, namespaces, cgroups, links
 	@go run ./test/cluster down
 
 .PHONY: demo-down
-demo-down: ## Remove what demo deployed, and the local cluster
-	@$(if $(OWN_CLUSTER),go tool kustomize build kustomize/overlays/demo | KUBECONFIG=$(OWN_CLUSTER) kubectl delete --ignore-not-found -f -,go run ./test/cluster down)
+demo-down: ## Remove the local cluster; of yours the demo, not kustomize/cluster, which others may use
+	@$(if $(OWN_CLUSTER),kubectl delete --ignore-not-found namespace/ffpod-demo clusterrolebinding/ffpod-demo-token-review,go run ./test/cluster down)
 
 .PHONY: images
 images: ## Both images without Docker, into out/images, and into the local cluster

@@ -17,8 +17,12 @@ import (
 
 // deploy applies the overlay as a user would and waits until it works.
 func deploy(ctx context.Context, k *kubectl) error {
+	overlay, err := overlayFor(ctx, k)
+	if err != nil {
+		return err
+	}
 	fmt.Println("deploy: kustomize build", overlay, "| kubectl apply -f -")
-	if err := step("render and apply", func() error { return apply(ctx, k) }); err != nil {
+	if err := step("render and apply", func() error { return apply(ctx, k, overlay) }); err != nil {
 		return err
 	}
 	if err := step("same images as on this machine", func() error { return stampImages(ctx, k) }); err != nil {
@@ -36,7 +40,21 @@ func deploy(ctx context.Context, k *kubectl) error {
 	return nil
 }
 
-func apply(ctx context.Context, k *kubectl) error {
+// overlayFor knows the clusters whose default storage cannot be shared by nodes.
+func overlayFor(ctx context.Context, k *kubectl) (string, error) {
+	current, err := k.context(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, prefix := range []string{"kind-", "k3d-"} {
+		if strings.HasPrefix(current, prefix) {
+			return "kustomize/overlays/demo-rwo", nil
+		}
+	}
+	return "kustomize/overlays/demo", nil
+}
+
+func apply(ctx context.Context, k *kubectl, overlay string) error {
 	render := exec.CommandContext(ctx, "go", "tool", "kustomize", "build", overlay)
 	var errs bytes.Buffer
 	render.Stderr = &errs
@@ -135,11 +153,10 @@ func reasons(ctx context.Context, k *kubectl) string {
 // bringImages loads the archives into a cluster that is the user's own, with the
 // loader of its kind, or says how.
 func bringImages(ctx context.Context, k *kubectl, dir string) error {
-	current, err := k.run(ctx, nil, "config", "current-context")
+	current, err := k.context(ctx)
 	if err != nil {
 		return err
 	}
-	current = strings.TrimSpace(current)
 	archives := []string{filepath.Join(dir, "ffpod.tar"), filepath.Join(dir, "worker.tar")}
 	loader := func(prefix, program string, args ...string) bool {
 		return strings.HasPrefix(current, prefix) && inPath(program) && load(ctx, program, args, archives) == nil
@@ -152,7 +169,7 @@ func bringImages(ctx context.Context, k *kubectl, dir string) error {
 	default:
 		fmt.Printf(`images: your cluster %q has to get them from you. Either
   on each node:      ctr -n k8s.io images import %s   (k3s: k3s ctr images import ...)
-  or by a registry:  push both archives, then set images: in kustomize/overlays/demo/kustomization.yaml
+  or by a registry:  push both archives, then set images: in the overlay's kustomization.yaml
 Pods that wait for an image say so below.
 `, current, strings.Join(archives, " "))
 	}

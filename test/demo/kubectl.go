@@ -54,6 +54,12 @@ func (k *kubectl) run(ctx context.Context, stdin io.Reader, args ...string) (str
 	return out.String(), nil
 }
 
+// context names the cluster, by which kind and k3d are known.
+func (k *kubectl) context(ctx context.Context) (string, error) {
+	current, err := k.run(ctx, nil, "config", "current-context")
+	return strings.TrimSpace(current), err
+}
+
 // inClient runs a shell script in the client pod and returns its stdout.
 func (k *kubectl) inClient(ctx context.Context, script string) (string, error) {
 	return k.run(ctx, nil, "-n", namespace, "exec", "deploy/ffpod-client", "-c", "client", "--", "bash", "-euo", "pipefail", "-c", script)

@@ -1,5 +1,5 @@
 // Command demo runs ffpod's main job on a cluster, visibly: it deploys
-// kustomize/overlays/demo, makes a real film, and has a client pod whose ffmpeg is
+// kustomize/overlays/demo, or demo-rwo on kind and k3d, makes a real film, and has a client pod whose ffmpeg is
 // the shim transcode it on other pods. `make demo` calls it.
 //
 //	demo                deploy, run the five steps, print a table
@@ -19,10 +19,7 @@ import (
 	"time"
 )
 
-const (
-	namespace = "ffpod-demo"
-	overlay   = "kustomize/overlays/demo"
-)
+const namespace = "ffpod-demo"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
