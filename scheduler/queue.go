@@ -78,10 +78,18 @@ func (r *run) await(ctx context.Context) (grant, error) {
 	default:
 		if err == nil {
 			err = refuse(wire.Refusal_QUEUE_TIMEOUT, "add workers, allow Jobs, or wait longer (FFPOD_WAIT, queue.timeout)",
-				"no worker within %s: %s", r.deadline.Sub(r.asked), cmp.Or(reason, "the queue was not reached"))
+				"no worker within %s: %s", r.deadline.Sub(r.asked), cmp.Or(reason, "the queue was not reached")+r.before())
 		}
 	}
 	return grant{}, err
+}
+
+// before words the attempt that failed before this wait.
+func (r *run) before() string {
+	if r.failure == nil {
+		return ""
+	}
+	return "; before that: " + r.failure.Error()
 }
 
 func (r *run) accept(g grant) (grant, error) {

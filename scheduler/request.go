@@ -36,20 +36,23 @@ func (r *run) parse(ctx context.Context) error {
 		return refuse(wire.Refusal_BAD_START, "use lower-case letters, digits and dashes, at most 48", "session id %.60q cannot be used in names", r.start.GetSession())
 	}
 	r.id = r.start.GetSession()
-	program := ffmpeg.FFmpeg
-	switch r.start.GetProgram() {
-	case wire.Program_FFMPEG:
-	case wire.Program_FFPROBE:
-		program = ffmpeg.FFprobe
-	default:
-		return refuse(wire.Refusal_BAD_START, "use the shim of this release", "program %d is neither ffmpeg nor ffprobe", r.start.GetProgram())
+	if p := r.start.GetProgram(); p != wire.Program_FFMPEG && p != wire.Program_FFPROBE {
+		return refuse(wire.Refusal_BAD_START, "use the shim of this release", "program %d is neither ffmpeg nor ffprobe", p)
 	}
-	argv := make([]string, len(r.start.GetArgv()))
-	for i, a := range r.start.GetArgv() {
+	r.command = parseArgv(r.start)
+	return r.wants()
+}
+
+func parseArgv(s *wire.Start) ffmpeg.Command {
+	program := ffmpeg.FFmpeg
+	if s.GetProgram() == wire.Program_FFPROBE {
+		program = ffmpeg.FFprobe
+	}
+	argv := make([]string, len(s.GetArgv()))
+	for i, a := range s.GetArgv() {
 		argv[i] = string(a)
 	}
-	r.command = ffmpeg.Parse(string(program), argv, ffmpeg.Host{Dir: string(r.start.GetCwd())})
-	return r.wants()
+	return ffmpeg.Parse(string(program), argv, ffmpeg.Host{Dir: string(s.GetCwd())})
 }
 
 // wants reads what is asked of placement.

@@ -52,6 +52,7 @@ type run struct {
 	ticketed bool         // a ticket was sent on this port
 	begun    bool         // Start was sent to a worker that has not refused it
 	attempts int
+	failure  error // of the last attempt
 
 	exit    *wire.Exit
 	started chan struct{} // closed when Started has passed, at:
@@ -316,6 +317,7 @@ func (r *run) again(ctx context.Context, err error) error {
 		return refuse(wire.Refusal_WORKER, "look at the workers: kubectl get pods,events", "no worker could be had: %s", other)
 	}
 	r.sched.log.Info("session is placed again", zap.String("session", r.id), zap.String("worker", other.avoid), zap.Error(other))
+	r.failure = other
 	r.avoid[other.avoid] = r.now().Add(other.span)
 	if !r.move(ctx, store.Queued, store.Move{Reason: other.Error()}) {
 		return fmt.Errorf("place session %s again: the store knows it in another state", r.id)

@@ -207,7 +207,9 @@ func (s *Scheduler) Drain(ctx context.Context) error {
 
 // enter registers a session, so that Drain finds it.
 func (s *Scheduler) enter(ctx context.Context, r *run) (context.Context, func()) {
-	ctx, r.cancel = context.WithCancelCause(ctx)
+	stream := ctx
+	ctx, r.cancel = context.WithCancelCause(context.WithoutCancel(stream))
+	stop := context.AfterFunc(stream, func() { r.cancel(session.ErrShimGone) }) // with a cause that says more
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.serving.Add(1)
@@ -216,6 +218,7 @@ func (s *Scheduler) enter(ctx context.Context, r *run) (context.Context, func())
 		r.cancel(errDraining)
 	}
 	return ctx, func() {
+		stop()
 		s.mu.Lock()
 		delete(s.live, r)
 		s.mu.Unlock()
