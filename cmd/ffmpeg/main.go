@@ -9,6 +9,9 @@ import (
 	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
 
+// version is the release, set by the linker (-X main.version=...).
+var version = "devel"
+
 func main() {
 	os.Exit(run(os.Args, os.Getenv))
 }

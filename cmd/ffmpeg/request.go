@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,7 +37,7 @@ func (s *shim) request() (*wire.Start, error) {
 		Cwd:     []byte(cwd),
 		Umask:   mask,
 		Build:   s.build(),
-		Version: version(),
+		Version: version,
 		Policy:  s.settings.Policy,
 		Class:   s.settings.Class,
 		WaitMs:  uint32(s.settings.Wait.Milliseconds()),
@@ -121,12 +120,4 @@ func (s *shim) build() string {
 	}
 	id, _ := buildid.Of(real) // unreadable is unknown; policy decides about that
 	return id
-}
-
-// version is the release that the Go linker wrote into the shim.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return ""
 }

@@ -19,6 +19,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// version is the release, set by the linker (-X main.version=...).
+var version = "devel"
+
 func main() {
 	os.Exit(run(os.Args, os.Getenv, os.Stdout, os.Stderr))
 }
