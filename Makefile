@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # The cluster's binaries, images and test media live here, outside the work tree.
 export FFPOD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ffpod
@@ -32,11 +32,11 @@ test: unit cluster images integration e2e ## Prove everything: first time 25 min
 .PHONY: build
 build: ## Every binary, into bin/
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 .PHONY: build-arm64
 build-arm64: ## Compile every binary for arm64 too
-	CGO_ENABLED=0 GOARCH=arm64 go build -trimpath -ldflags '$(LDFLAGS)' -o /dev/null ./cmd/...
+	CGO_ENABLED=0 GOARCH=arm64 go build -trimpath -tags grpcnotrace -ldflags '$(LDFLAGS)' -o /dev/null ./cmd/...
 
 .PHONY: unit
 unit: ## Fast tests, no root and no cluster: < 1 min

@@ -52,7 +52,7 @@ func build(ctx context.Context, conf config.Configuration, getenv func(string) s
 	if err != nil {
 		return nil, err
 	}
-	log.Info("scheduler", zap.String("version", version()), zap.String("namespace", self.Namespace), zap.String("pod", self.Pod),
+	log.Info("scheduler", zap.String("version", version), zap.String("namespace", self.Namespace), zap.String("pod", self.Pod),
 		zap.String("secret", self.Secret), zap.String("configMap", self.ConfigMap))
 	p := &parts{conf: conf, log: log, draining: make(chan struct{})}
 	open := lease.Dial(&podexec.Dialer{Config: rc, Client: client})
@@ -67,7 +67,7 @@ func build(ctx context.Context, conf config.Configuration, getenv func(string) s
 	}
 	metrics, inForce := scheduler.NewMetrics(), server.NewPolicyMetric()
 	if p.scheduler, err = scheduler.New(scheduler.Config{
-		Namespace: self.Namespace, Version: version(),
+		Namespace: self.Namespace, Version: version,
 		Classes: p.classes, Pool: p.pool, Jobs: p.jobs, Metrics: metrics, Log: log,
 		Store:  store.NewMemory(store.MemoryConfig{Limit: conf.Queue.Limit, History: conf.Session.History}),
 		Policy: placement.Policy(conf.Placement.Policy), SameBuild: conf.Placement.Builds == "same",
@@ -198,7 +198,7 @@ func cluster(ctx context.Context, getenv func(string) string) (*rest.Config, kub
 	if err != nil {
 		return nil, nil, server.Self{}, fmt.Errorf("find the cluster: %w; run in a pod or set KUBECONFIG", err)
 	}
-	rc.QPS, rc.Burst, rc.UserAgent = 50, 100, "ffpod-scheduler/"+version()
+	rc.QPS, rc.Burst, rc.UserAgent = 50, 100, "ffpod-scheduler/"+version
 	client, err := kubernetes.NewForConfig(rc)
 	if err != nil {
 		return nil, nil, server.Self{}, fmt.Errorf("connect to %s: %w", rc.Host, err)

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"runtime/debug"
 
 	"github.com/go-logr/zapr"
 	"go.uber.org/zap"
@@ -39,7 +38,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintf(stderr, "scheduler: unknown arguments %q; it knows serve and version\n", flags.Args())
 		return 2
 	case flags.Arg(0) == "version":
-		fmt.Fprintln(stdout, version())
+		fmt.Fprintln(stdout, version)
 		return 0
 	}
 	if err := serve(ctx, *path, getenv, stderr); err != nil {
@@ -78,11 +77,5 @@ func logger(level string, w io.Writer) (*zap.Logger, error) {
 	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(enc), zapcore.Lock(zapcore.AddSync(w)), at), zap.AddStacktrace(zapcore.DPanicLevel)), nil
 }
 
-// version is the module's, as the build recorded it.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
-}
+// version is the release, set by the linker (-X main.version=...).
+var version = "devel"

@@ -18,8 +18,8 @@ import (
 	"github.com/ffpod/ffpod/podexec/wire"
 )
 
-// version is set by the linker.
-var version = "dev"
+// version is the release, set by the linker (-X main.version=...).
+var version = "devel"
 
 // exitUsage and exitFailure are the worker's own; a once worker otherwise exits
 // with its session's status.
