@@ -117,7 +117,9 @@ func (p *Policies) exec(ctx context.Context) error {
 		Do(ctx).Error()
 }
 
-// job asks, dry, for a Job that mounts the node's root and a token.
+// job asks, dry, for a Job that reads a Secret with a token mounted. Pod Security
+// has nothing against it, so that only the policy can refuse, and nobody is
+// warned of a Job that never was.
 //
 // kube: jobs, create
 func (p *Policies) job(ctx context.Context) error {
@@ -126,9 +128,11 @@ func (p *Policies) job(ctx context.Context) error {
 		Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
 			RestartPolicy:                corev1.RestartPolicyNever,
 			AutomountServiceAccountToken: new(true),
+			SecurityContext:              &corev1.PodSecurityContext{RunAsNonRoot: new(true), SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
 			Containers: []corev1.Container{{Name: "worker", Image: "none",
-				VolumeMounts: []corev1.VolumeMount{{Name: "root", MountPath: "/root"}}}},
-			Volumes: []corev1.Volume{{Name: "root", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}}},
+				SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: new(false), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
+				VolumeMounts:    []corev1.VolumeMount{{Name: "secret", MountPath: "/secret"}}}},
+			Volumes: []corev1.Volume{{Name: "secret", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: p.Self.Secret}}}},
 		}}},
 	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	return err
