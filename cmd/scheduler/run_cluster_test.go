@@ -57,7 +57,7 @@ func TestClusterRun(t *testing.T) {
 		code <- run(ctx, []string{"--config", path}, func(k string) string { return map[string]string{"POD_NAMESPACE": ns.Name}[k] }, io.Discard, &out)
 	}()
 	ready := ""
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-time.After(50 * time.Millisecond) {
 		r, err := http.Get("http://" + httpAddr + "/readyz")
 		if err != nil {
 			continue
