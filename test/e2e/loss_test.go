@@ -1,0 +1,120 @@
+package e2e_test
+
+import (
+	"context"
+	"strings"
+	"syscall"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	batchv1 "k8s.io/api/batch/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ffpod/ffpod/podexec/session"
+	"github.com/ffpod/ffpod/test/e2e"
+)
+
+var _ = everyWay("A shim that is killed", func(w way) {
+	It("takes ffmpeg with it, also one that ignores every signal", func(ctx SpecContext) {
+		mark := unique("orphan")
+		run := w.child(e2e.Child{Mark: mark, Ready: true, Ignore: []int{1, 2, 3, 13, 15}, Stdout: e2e.Flood{Bytes: 1 << 40}})
+		run.Steps = []e2e.Step{ready, {Seen: &e2e.Seen{FD: 1, Bytes: mib}}, {Signal: syscall.SIGKILL}}
+		Expect(one(ctx, run)).To(killed(int(syscall.SIGKILL)))
+		Eventually(func(g Gomega) {
+			g.Expect(client.marked(ctx, mark)).To(BeEmpty())
+			g.Expect(world.warm(ctx, "fake").marked(ctx, mark)).To(BeEmpty())
+		}).WithContext(ctx).WithTimeout(promptBound).Should(Succeed())
+	}, NodeTimeout(planBound))
+})
+
+// lingering starts a session of class single, and returns once ffmpeg runs.
+func lingering(ctx context.Context, c e2e.Child) (<-chan []e2e.Result, pod) {
+	GinkgoHelper()
+	c.Mark, c.Ready, c.Stay = unique("linger"), true, true
+	done := begin(ctx, e2e.Plan{Runs: []e2e.Run{warm.childOf("single", c)}})
+	worker := world.warm(ctx, "single")
+	Eventually(func() []e2e.Process { return worker.marked(ctx, c.Mark) }).WithContext(ctx).WithTimeout(promptBound).ShouldNot(BeEmpty())
+	return done, worker
+}
+
+// result waits for the session's end.
+func result(done <-chan []e2e.Result) e2e.Result {
+	GinkgoHelper()
+	var results []e2e.Result
+	Eventually(done).WithTimeout(lossBound).Should(Receive(&results), "the shim still waits")
+	Expect(results).To(HaveLen(1))
+	return results[0]
+}
+
+// afterReady is stderr without the child's own line.
+func afterReady(r e2e.Result) string { return strings.TrimPrefix(string(r.Stderr.Head), "ready\n") }
+
+var _ = Describe("The loss of a part", Serial, Label(labelWarm, labelLosses), func() {
+	AfterEach(func(ctx SpecContext) {
+		world.awaitDeployments(ctx)
+		Eventually(func() e2e.Result { return one(ctx, warm.childOf("single", e2e.Child{Code: 8})) }).
+			WithContext(ctx).WithTimeout(lossBound).Should(exit(8), "the install did not recover")
+	}, NodeTimeout(readyBound))
+
+	It("a worker that is deleted ends ffmpeg in order, and the shim says why", func(ctx SpecContext) {
+		done, worker := lingering(ctx, e2e.Child{Catch: []int{int(syscall.SIGTERM)}})
+		worker.delete(ctx, 10)
+		r := result(done)
+		Expect(r).To(exit(e2e.CaughtCode + int(syscall.SIGTERM)))
+		said := strings.TrimPrefix(afterReady(r), "caught 15\n")
+		Expect(said).To(Satisfy(isOneLine), words(r))
+		Expect(said).To(ContainSubstring("deleted"))
+	}, NodeTimeout(planBound))
+
+	It("a worker that is gone at once is a loss, not an exit", func(ctx SpecContext) {
+		done, worker := lingering(ctx, e2e.Child{Ignore: []int{int(syscall.SIGTERM)}})
+		worker.delete(ctx, 0)
+		r := result(done)
+		Expect(r).To(Or(exit(session.InfrastructureExit), killed(int(syscall.SIGKILL))))
+		Expect(afterReady(r)).To(Satisfy(isOneLine), words(r))
+		Expect(afterReady(r)).To(Or(ContainSubstring(worker.name), ContainSubstring("deleted")))
+	}, NodeTimeout(planBound))
+
+	It("a scheduler that is deleted loses its sessions honestly, and no ffmpeg stays", func(ctx SpecContext) {
+		done, worker := lingering(ctx, e2e.Child{Ignore: []int{int(syscall.SIGTERM)}})
+		world.find(ctx, "app.kubernetes.io/component=scheduler", "scheduler").delete(ctx, 10)
+		r := result(done)
+		Expect(r).To(exit(session.InfrastructureExit))
+		Expect(afterReady(r)).To(Satisfy(isOneLine), words(r))
+		expectIdle(ctx, worker, lossBound)
+	}, NodeTimeout(planBound))
+
+	It("with no scheduler at all a session is refused within a bound", func(ctx SpecContext) {
+		scale := func(replicas int32) {
+			GinkgoHelper()
+			s, err := world.set.AppsV1().Deployments(namespace).GetScale(ctx, "ffpod-scheduler", metav1.GetOptions{})
+			Expect(err).NotTo(HaveOccurred())
+			s.Spec.Replicas = replicas
+			_, err = world.set.AppsV1().Deployments(namespace).UpdateScale(ctx, "ffpod-scheduler", s, metav1.UpdateOptions{})
+			Expect(err).NotTo(HaveOccurred())
+		}
+		scale(0)
+		defer scale(1)
+		Eventually(func() int { return len(world.pods(ctx, "app.kubernetes.io/component=scheduler")) }).WithContext(ctx).WithTimeout(lossBound).Should(BeZero())
+		run := warm.child(e2e.Child{})
+		run.Within = 30 * time.Second
+		Expect(one(ctx, run)).To(refuse("scheduler"))
+	}, NodeTimeout(planBound))
+})
+
+var _ = Describe("In the end", Serial, Label(labelWarm, labelJob), func() {
+	It("nothing is left of any session", func(ctx SpecContext) {
+		for _, class := range []string{"fake", "single", "cpu"} {
+			expectIdle(ctx, world.warm(ctx, class), calmBound)
+		}
+		Eventually(func(g Gomega) {
+			list, err := world.set.BatchV1().Jobs(namespace).List(ctx, metav1.ListOptions{})
+			g.Expect(err).NotTo(HaveOccurred())
+			for _, j := range list.Items { // finished ones are kept a while to be looked at
+				g.Expect(condition(j, batchv1.JobComplete) || condition(j, batchv1.JobFailed)).To(BeTrue(), "Job %s is still active", j.Name)
+				g.Expect(j.Spec.TTLSecondsAfterFinished).NotTo(BeNil(), "Job %s is kept for ever", j.Name)
+			}
+		}).WithContext(ctx).WithTimeout(calmBound).Should(Succeed())
+	}, NodeTimeout(readyBound))
+})
