@@ -49,7 +49,6 @@ type run struct {
 	held     *lease.Lease // nil once given back
 	worker   lease.Worker // of the last lease
 	build    string       // of its ffmpeg, if known
-	ticketed bool         // a ticket was sent on this port
 	begun    bool         // Start was sent to a worker that has not refused it
 	attempts int
 	failure  error // of the last attempt

@@ -86,7 +86,7 @@ func install(ctx context.Context, packages []string, say func(string, ...any)) e
 	}
 	list := strings.Join(missing, " ")
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("Debian packages missing: %s; install them with `sudo apt-get install --no-install-recommends %s`", list, list)
+		return fmt.Errorf("missing Debian packages: %s; install them with `sudo apt-get install --no-install-recommends %s`", list, list)
 	}
 	say("installing Debian packages: %s (up to a minute)", list)
 	for _, args := range [][]string{{"update"}, append([]string{"install", "-y", "--no-install-recommends"}, missing...)} {

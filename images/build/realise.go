@@ -46,7 +46,6 @@ type rootfs struct {
 	tool   bool              // FROM golang
 	debian bool
 	dir    string // working directory
-	out    string // of a tool stage: the directory on this machine that holds what it made
 }
 
 // image realises images/NAME/Dockerfile and remembers the result for FROM.

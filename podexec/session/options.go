@@ -33,9 +33,9 @@ const (
 )
 
 // ServerOptions are for the server on the shim's hop: many connections, one
-// session each, so buffers are small and shared.
+// session each, so buffers are small.
 func ServerOptions() []grpc.ServerOption {
-	return append(serverOptions(), grpc.ReadBufferSize(edgeBuffer), grpc.WriteBufferSize(edgeBuffer), grpc.SharedWriteBuffer(true))
+	return append(serverOptions(), grpc.ReadBufferSize(edgeBuffer), grpc.WriteBufferSize(edgeBuffer))
 }
 
 // ChannelServerOptions are for the supervisor: few connections, many sessions.

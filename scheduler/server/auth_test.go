@@ -315,7 +315,7 @@ func TestAuthenticationIsCached(t *testing.T) {
 	if ask(good) != 1 || ask(good) != 0 {
 		t.Error("a success is not cached")
 	}
-	if ask(bad) != 1 || ask(bad) != 1 {
+	if first, second := ask(bad), ask(bad); first != 1 || second != 1 {
 		t.Error("a refusal is cached")
 	}
 	if ask(short) != 1 || ask(short) != 0 {

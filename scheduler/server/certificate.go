@@ -133,7 +133,7 @@ func (c *Certificates) managed(ctx context.Context) error {
 			return err
 		}
 		if err := c.use(secret.Data[keyServing], secret.Data[keyServingKey]); err != nil {
-			return fmt.Errorf("Secret %s: %w", c.cfg.Self.Secret, err)
+			return fmt.Errorf("secret %s: %w", c.cfg.Self.Secret, err)
 		}
 		if err := c.publish(ctx, bundle(secret.Data)); err != nil {
 			return err
@@ -143,7 +143,7 @@ func (c *Certificates) managed(ctx context.Context) error {
 		}
 		// Once more: what was published now may allow the next step to begin.
 	}
-	return fmt.Errorf("Secret %s: other replicas changed it %d times in a row", c.cfg.Self.Secret, maxConflicts)
+	return fmt.Errorf("secret %s: other replicas changed it %d times in a row", c.cfg.Self.Secret, maxConflicts)
 }
 
 // renew brings the Secret up to date.

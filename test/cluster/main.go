@@ -87,7 +87,7 @@ func lock(cache string) (unlock func(), err error) {
 
 func loadCommand(ctx context.Context, archives []string) error {
 	if len(archives) == 0 {
-		return errors.New("load: no archive named; usage: load TAR...")
+		return errors.New("load: no archive named; usage: load TAR [TAR]")
 	}
 	c, unlock, err := openLocked()
 	if err != nil {
