@@ -57,7 +57,8 @@ func worker(t testing.TB, conf supervisor.Config) *Channel {
 	t.Cleanup(func() {
 		conn.Close()
 		stop()
-		if err := <-served; err != nil && !errors.Is(err, supervisor.ErrIdle) {
+		// In once mode a program that is missing ends the worker.
+		if err := <-served; err != nil && !errors.Is(err, supervisor.ErrIdle) && !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("serve: %v", err)
 		}
 	})
@@ -405,6 +406,21 @@ func TestOnce(t *testing.T) {
 	var exit *ExitError
 	if err := cmd.Run(t.Context()); !errors.As(err, &exit) || exit.ExitCode() != 5 {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A worker of a Job ends when its one session could not be started, but not
+// before the scheduler has its words: else a refusal looks like a loss.
+func TestOnceTellsWhyNothingStarted(t *testing.T) {
+	for i := range 20 {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			c := worker(t, supervisor.Config{Once: true, FFmpeg: "/nowhere/ffmpeg"})
+			cmd, _, _ := command(c, "exit", "0")
+			var start *StartError
+			if err := cmd.Run(t.Context()); !errors.As(err, &start) || start.Refusal != wire.Refusal_NO_PROGRAM {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
 

@@ -209,10 +209,12 @@ func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 	r, refusal, err := s.begin(start)
 	if err != nil {
 		s.release()
+		sent := s.refuse(link, refusal, err.Error(), "check the worker's image and volumes")
 		if s.conf.Once {
-			defer func() { s.last <- ending{err: err} }()
+			awaitPeer(stream.Context())
+			s.last <- ending{err: err}
 		}
-		return s.refuse(link, refusal, err.Error(), "check the worker's image and volumes")
+		return sent
 	}
 	r.serve(link, &s.children, func(e *wire.Exit) { s.released(r, e) })
 	_ = link.Flush()
@@ -226,6 +228,17 @@ func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 func (s *Supervisor) refuse(link *session.Link, refusal wire.Refusal, message, remedy string) error {
 	link.Send(&wire.Frame{Kind: &wire.Frame_Refused{Refused: &wire.Refused{Refusal: refusal, Message: message, Remedy: remedy}}})
 	return link.Flush()
+}
+
+// awaitPeer waits until the peer hung up, since it has all it needs. A refusal is
+// not acknowledged, and a server that stops drops what is still on its way.
+func awaitPeer(stream context.Context) {
+	timeout := time.NewTimer(deliverBound)
+	defer timeout.Stop()
+	select {
+	case <-stream.Done():
+	case <-timeout.C:
+	}
 }
 
 // admit takes a slot.
