@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"sync"
 	"syscall"
 
@@ -21,12 +22,14 @@ type Client struct {
 	// not wait for it.
 	Stdin io.Reader
 	// Stdout and Stderr get the bytes, each from one goroutine. Nil: dropped. An
-	// error of Write closes the pipe at the process, as a local reader would.
+	// error of Write closes the pipe at the process, as a local reader would; but
+	// for a reader that went away it also makes a success a *LostError: a local
+	// process would have seen it.
 	Stdout, Stderr io.Writer
 	// Signals are delivered to the process. May be nil.
 	Signals <-chan syscall.Signal
-	// OnProgress, OnTicket and OnStarted are called in the order of the frames
-	// and must not block. May be nil.
+	// OnProgress, OnTicket and OnStarted are called in the order of the frames,
+	// never after Run returned, and must not block. May be nil.
 	OnProgress func(*wire.Progress)
 	OnTicket   func(*wire.Ticket)
 	OnStarted  func(*wire.Started)
@@ -62,11 +65,16 @@ type clientRun struct {
 
 	writers sync.WaitGroup // Copy of stdout and stderr
 	signals sync.WaitGroup
-	ended   chan struct{} // receive is over: exit and err are set
+	ended   chan struct{} // the session is decided: exit or err is set
 	over    chan struct{} // run is over
+
+	mu      sync.Mutex // held while a frame is handled
+	left    bool       // run gave up: no frame counts any more, no ticket is taken
+	begun   bool       // the process may have started
+	started bool       // Started came
 	exit    *wire.Exit
 	err     error
-	begun   bool // the process may have started
+	unsaved error // of a write to Stdout or Stderr whose reader is still there
 }
 
 func (r *clientRun) run(ctx context.Context) (*wire.Exit, error) {
@@ -83,24 +91,20 @@ func (r *clientRun) run(ctx context.Context) (*wire.Exit, error) {
 	r.write(r.stderr, wire.Pipe_STDERR, r.Stderr)
 	r.link.Send(&wire.Frame{Kind: &wire.Frame_Start{Start: start}})
 
-	go r.receive()
+	go r.receive() // ends with the stream, which is the caller's
+	var left error
 	select {
 	case <-r.ended:
 	case <-r.link.Dead():
-		// A blocked Recv ends with the stream, which is the caller's.
-		select {
-		case <-r.ended:
-		default:
-			r.stdout.Discard()
-			r.stderr.Discard()
-			r.writers.Wait()
-			return nil, r.lost(r.link.Err())
-		}
+		left = r.leave(r.link.Err())
 	case <-ctx.Done():
+		left = r.leave(context.Cause(ctx))
+	}
+	if left != nil {
 		r.stdout.Discard()
 		r.stderr.Discard()
 		r.writers.Wait()
-		return nil, r.lost(context.Cause(ctx))
+		return nil, left
 	}
 	if r.exit == nil {
 		// What arrived is written before the failure is reported, as a process
@@ -113,11 +117,26 @@ func (r *clientRun) run(ctx context.Context) (*wire.Exit, error) {
 	r.writers.Wait()
 	r.link.Send(&wire.Frame{Kind: &wire.Frame_ExitAck{ExitAck: &wire.ExitAck{}}})
 	_ = r.link.Flush() // every byte and the exit are here: the rest is courtesy
+	if r.unsaved != nil && r.exit.Code == 0 && r.exit.Signal == 0 {
+		return nil, &LostError{Message: "its output could not be written", Cause: r.unsaved, MayHaveStarted: true}
+	}
 	return r.exit, nil
 }
 
-// lost is the error of a stream that ended. It must not be called before the
-// receiver ended unless the link is dead.
+// leave gives the session up unless it is decided already: then it returns nil.
+// Whoever is told that nothing has started may run the command elsewhere, so from
+// here on no ticket is taken.
+func (r *clientRun) leave(cause error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.exit != nil || r.err != nil {
+		return nil
+	}
+	r.left = true
+	return r.lost(cause)
+}
+
+// lost is the error of a stream that ended. It must be called with the lock held.
 func (r *clientRun) lost(cause error) error {
 	return &LostError{Cause: streamEnd(cause), MayHaveStarted: r.begun}
 }
@@ -129,10 +148,22 @@ func (r *clientRun) write(in *Inbound, pipe wire.Pipe, w io.Writer) {
 		w = io.Discard
 	}
 	r.writers.Go(func() {
-		if err := in.Copy(w); err != nil && !errors.Is(err, ErrSinkGone) {
-			r.link.Send(&wire.Frame{Kind: &wire.Frame_Close{Close: &wire.Close{Pipe: pipe}}})
+		err := in.Copy(w)
+		if err == nil || errors.Is(err, ErrSinkGone) {
+			return
+		}
+		r.link.Send(&wire.Frame{Kind: &wire.Frame_Close{Close: &wire.Close{Pipe: pipe}}})
+		if !readerGone(err) {
+			r.mu.Lock()
+			r.unsaved = errors.Join(r.unsaved, err)
+			r.mu.Unlock()
 		}
 	})
+}
+
+// readerGone tells whether a write failed only because nobody reads any more.
+func readerGone(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrClosed)
 }
 
 // receive handles the server's frames until the session is decided. After an
@@ -141,41 +172,54 @@ func (r *clientRun) write(in *Inbound, pipe wire.Pipe, w io.Writer) {
 func (r *clientRun) receive() {
 	for {
 		f, err := r.link.Recv()
-		if r.exit != nil {
-			if err != nil {
-				return
-			}
-			continue
-		}
-		if err == nil {
-			err = r.handle(f)
-		} else {
-			err = r.lost(err)
-		}
-		if err != nil || r.exit != nil {
-			if _, broken := errors.AsType[*ProtocolError](err); broken {
-				err = &LostError{Cause: err, MayHaveStarted: r.begun}
-			}
-			r.err = err
-			close(r.ended)
-			if err != nil {
-				return
-			}
+		if r.decide(f, err) {
+			break
 		}
 	}
+	if r.exit != nil {
+		r.link.drain()
+	}
+}
+
+// decide handles a frame, or the end of the stream. It returns true when nothing
+// that comes later counts.
+func (r *clientRun) decide(f *wire.Frame, err error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.left:
+		return true
+	case err != nil:
+		r.err = r.lost(err)
+	default:
+		r.err = r.handle(f)
+	}
+	if _, broken := errors.AsType[*ProtocolError](r.err); broken {
+		r.err = &LostError{Cause: r.err, MayHaveStarted: r.begun}
+	}
+	decided := r.err != nil || r.exit != nil
+	if decided {
+		close(r.ended)
+	}
+	return decided
 }
 
 func (r *clientRun) handle(f *wire.Frame) error {
 	switch k := f.Kind.(type) {
 	case *wire.Frame_Data:
+		r.begun = true
 		if k.Data.Pipe == wire.Pipe_STDERR {
 			return r.stderr.Accept(k.Data)
 		}
-		return r.stdout.Accept(k.Data)
+		return r.stdout.Accept(k.Data) // or it is a pipe that nobody knows
 	case *wire.Frame_Ack:
-		return r.stdin.Ack(k.Ack.Offset)
+		if k.Ack.Pipe == wire.Pipe_STDIN {
+			return r.stdin.Ack(k.Ack.Offset)
+		}
 	case *wire.Frame_Close:
-		r.stdin.Discard()
+		if k.Close.Pipe == wire.Pipe_STDIN {
+			r.stdin.Discard()
+		}
 	case *wire.Frame_Progress:
 		if r.OnProgress != nil {
 			r.OnProgress(k.Progress)
@@ -187,7 +231,7 @@ func (r *clientRun) handle(f *wire.Frame) error {
 		r.begun = true
 		r.link.Send(&wire.Frame{Kind: &wire.Frame_TicketAck{TicketAck: &wire.TicketAck{}}})
 	case *wire.Frame_Started:
-		r.started(k.Started)
+		return r.start(k.Started)
 	case *wire.Frame_Refused:
 		return &RefusedError{Refusal: k.Refused.Refusal, Message: k.Refused.Message, Remedy: k.Refused.Remedy}
 	case *wire.Frame_Lost:
@@ -198,7 +242,12 @@ func (r *clientRun) handle(f *wire.Frame) error {
 	return nil
 }
 
-func (r *clientRun) started(s *wire.Started) {
+func (r *clientRun) start(s *wire.Started) error {
+	r.begun = true
+	if r.started {
+		return protocolErrorf("the process started twice")
+	}
+	r.started = true
 	if r.OnStarted != nil {
 		r.OnStarted(s)
 	}
@@ -207,23 +256,31 @@ func (r *clientRun) started(s *wire.Started) {
 		go func() { _ = r.stdin.Pump(r.Stdin) }() // ends with Stdin's next byte or the session, see Client.Stdin
 	}
 	if r.Signals == nil {
-		return
+		return nil
 	}
 	r.signals.Go(func() {
 		for {
 			select {
-			case sig := <-r.Signals:
+			case sig, open := <-r.Signals:
+				if !open {
+					return
+				}
 				r.link.Send(&wire.Frame{Kind: &wire.Frame_Signal{Signal: &wire.Signal{Number: int32(sig)}}})
 			case <-r.over:
 				return
 			}
 		}
 	})
+	return nil
 }
 
 // finished checks the totals: an Exit that does not match what arrived is no
-// proof of anything.
+// proof of anything, nor is one that no process of Linux can end with.
 func (r *clientRun) finished(e *wire.Exit) error {
+	r.begun = true
+	if e.Code < 0 || e.Code > 255 || e.Signal < 0 || e.Signal > 64 {
+		return protocolErrorf("exit with code %d and signal %d", e.Code, e.Signal)
+	}
 	if out, err := r.stdout.Received(), r.stderr.Received(); out != e.Stdout || err != e.Stderr {
 		return protocolErrorf("exit after %d and %d bytes of stdout and stderr, got %d and %d", e.Stdout, e.Stderr, out, err)
 	}

@@ -50,13 +50,22 @@ func (i *Inbound) Attach(l *Link) uint64 {
 }
 
 // Accept takes one Data frame. Bytes that were seen before are dropped by their
-// offset; a gap, or more than the limit, is a ProtocolError.
+// offset; a gap, more than the limit, another pipe's frame, or an end that is not
+// the end is a ProtocolError.
 func (i *Inbound) Accept(d *wire.Data) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	b, at := d.Bytes, d.Offset
-	if at > i.next {
+	end := at + uint64(len(b))
+	switch {
+	case d.Pipe != i.pipe:
+		return protocolErrorf("%s: bytes of %s", i.pipe, d.Pipe)
+	case at > i.next:
 		return protocolErrorf("%s: bytes %d to %d are missing", i.pipe, i.next, at)
+	case d.Eof && end < i.next:
+		return protocolErrorf("%s: an end at %d after byte %d", i.pipe, end, i.next)
+	case i.eof && end > i.next:
+		return protocolErrorf("%s: bytes after the end at %d", i.pipe, i.next)
 	}
 	if seen := i.next - at; seen >= uint64(len(b)) {
 		b = nil

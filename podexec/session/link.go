@@ -1,8 +1,12 @@
 package session
 
 import (
+	"errors"
+	"io"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ffpod/ffpod/podexec/wire"
 )
@@ -21,8 +25,10 @@ type LinkOptions struct {
 	// Silence is how long the peer may send nothing before it counts as dead.
 	// Defaults to 20 s.
 	Silence time.Duration
-	// Max bounds the bytes queued towards the peer; more means that somebody
-	// ignores the credit of the pipes. Defaults to 8 rings plus one Start.
+	// Max bounds what is queued towards the peer, in bytes and what a frame costs
+	// besides them; more means that somebody ignores the credit of the pipes.
+	// Defaults to 8 rings plus one Start, which holds two rings in frames of one
+	// byte each.
 	Max int
 	// Cancel, if set, is called once when the link dies, so that a blocked
 	// Recv or Send of the stream returns.
@@ -38,11 +44,12 @@ type Link struct {
 
 	mu       sync.Mutex
 	changed  sync.Cond
-	urgent   []*wire.Frame // control frames: they overtake data
-	bulk     []*wire.Frame // data, and what must follow it
-	acks     [4]ackSlot    // by pipe: only the newest matters
-	queued   int           // bytes of data in bulk
+	urgent   []entry        // control frames: they overtake data
+	bulk     []entry        // data, and what must follow it
+	acks     [4]*wire.Frame // by pipe: only the newest matters
+	queued   int            // weight of urgent and bulk
 	sending  bool
+	finished bool // the server ended the stream: Recv will tell why
 	lastSent time.Time
 	err      error // first cause of death; nil while alive
 
@@ -53,9 +60,9 @@ type Link struct {
 	stopped   chan struct{}
 }
 
-type ackSlot struct {
-	offset  uint64
-	pending bool
+type entry struct {
+	frame  *wire.Frame
+	weight int
 }
 
 // NewLink starts the sender of a link. The stream stays the caller's.
@@ -84,42 +91,51 @@ func NewLink(s Stream, o LinkOptions) *Link {
 func (l *Link) Send(f *wire.Frame) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err != nil {
+	if l.err != nil || l.finished {
 		return
 	}
-	size, bulk := weigh(f)
-	if !bulk {
-		l.urgent = append(l.urgent, f)
+	if pipe := f.GetAck().GetPipe(); pipe > 0 && int(pipe) < len(l.acks) {
+		l.acks[pipe] = f
+		l.changed.Broadcast()
+		return
+	}
+	weight, bulk := weigh(f)
+	if l.queued += weight; l.queued > l.opts.Max {
+		l.fail(protocolErrorf("%d bytes queued, more than every ring together", l.queued))
+		return
+	}
+	if bulk {
+		l.bulk = append(l.bulk, entry{f, weight})
 	} else {
-		if l.queued += size; l.queued > l.opts.Max {
-			l.fail(protocolErrorf("%d bytes queued, more than every ring together", l.queued))
-			return
-		}
-		l.bulk = append(l.bulk, f)
+		l.urgent = append(l.urgent, entry{f, weight})
 	}
 	l.changed.Broadcast()
 }
 
-// weigh tells how many bytes a frame adds to the queue and whether it must
-// keep its place behind the data before it.
-func weigh(f *wire.Frame) (size int, bulk bool) {
+// What a frame costs in memory besides its bytes, roughly. That of data is low
+// enough for a program that writes single bytes to a consumer that is slow.
+const (
+	dataWeight  = 16
+	otherWeight = 256
+)
+
+// weigh tells how much a frame adds to the queue and whether it must keep its
+// place behind the data before it.
+func weigh(f *wire.Frame) (weight int, bulk bool) {
 	switch k := f.Kind.(type) {
 	case *wire.Frame_Data:
-		return len(k.Data.Bytes), true
+		return dataWeight + len(k.Data.Bytes), true
 	case *wire.Frame_Signal, *wire.Frame_Close, *wire.Frame_Heartbeat, *wire.Frame_Ack, *wire.Frame_Progress:
-		return 0, false
+		return otherWeight + proto.Size(f), false
 	default: // Exit follows the last byte; what is unknown keeps its order too
-		return 0, true
+		return otherWeight + proto.Size(f), true
 	}
 }
 
 // SendAck queues an acknowledgement. An older one of the pipe that is still
 // queued is replaced.
 func (l *Link) SendAck(pipe wire.Pipe, offset uint64) {
-	l.mu.Lock()
-	l.acks[pipe&3] = ackSlot{offset: offset, pending: true}
-	l.changed.Broadcast()
-	l.mu.Unlock()
+	l.Send(&wire.Frame{Kind: &wire.Frame_Ack{Ack: &wire.Ack{Pipe: pipe, Offset: offset}}})
 }
 
 // Recv returns the next frame that is not a heartbeat. Its error is the
@@ -142,19 +158,33 @@ func (l *Link) Recv() (*wire.Frame, error) {
 	}
 }
 
+// drain receives until the stream ends: whatever follows an exit says nothing
+// but that the peer lives.
+func (l *Link) drain() {
+	for {
+		if _, err := l.Recv(); err != nil {
+			return
+		}
+	}
+}
+
 // Flush waits until every queued frame was handed to the stream, or the link
-// died: then it returns the cause.
+// died: then it returns the cause, or io.EOF when the server had ended the stream.
 func (l *Link) Flush() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.err == nil && (l.sending || l.pending()) {
 		l.changed.Wait()
 	}
+	if l.err == nil && l.finished {
+		return io.EOF
+	}
 	return l.err
 }
 
 // Dead is closed when the link died: the peer is silent or broke the protocol,
-// a Send failed, or Close was called.
+// a Send failed, or Close was called. A stream that its server ended is not dead
+// yet: Recv still has what the server said last.
 func (l *Link) Dead() <-chan struct{} { return l.dead }
 
 // Err returns why the link died, nil while it lives.
@@ -184,7 +214,7 @@ func (l *Link) fail(cause error) {
 	l.err = cause
 	l.heartbeat.Stop()
 	l.silence.Stop()
-	l.urgent, l.bulk = nil, nil
+	l.drop()
 	close(l.dead)
 	l.changed.Broadcast()
 	if l.opts.Cancel != nil && cause != ErrClosed {
@@ -193,15 +223,11 @@ func (l *Link) fail(cause error) {
 }
 
 func (l *Link) pending() bool {
-	if len(l.urgent) > 0 || len(l.bulk) > 0 {
-		return true
-	}
-	for _, a := range l.acks {
-		if a.pending {
-			return true
-		}
-	}
-	return false
+	return len(l.urgent) > 0 || len(l.bulk) > 0 || l.acks != [4]*wire.Frame{}
+}
+
+func (l *Link) drop() {
+	l.urgent, l.bulk, l.acks = nil, nil, [4]*wire.Frame{}
 }
 
 func (l *Link) run() {
@@ -223,7 +249,11 @@ func (l *Link) run() {
 		l.mu.Lock()
 		l.sending = false
 		l.lastSent = time.Now()
-		if err != nil {
+		switch {
+		case errors.Is(err, io.EOF): // of a client's stream; the status is Recv's
+			l.finished = true
+			l.drop()
+		case err != nil:
 			l.fail(err)
 		}
 		if !l.pending() {
@@ -235,25 +265,26 @@ func (l *Link) run() {
 // next takes the frame to send: control first, then acknowledgements, then data.
 func (l *Link) next() *wire.Frame {
 	if len(l.urgent) > 0 {
-		f := l.urgent[0]
-		l.urgent = l.urgent[1:]
-		return f
+		return l.shift(&l.urgent)
 	}
-	for pipe := range l.acks {
-		if a := &l.acks[pipe]; a.pending {
-			a.pending = false
-			return &wire.Frame{Kind: &wire.Frame_Ack{Ack: &wire.Ack{Pipe: wire.Pipe(pipe), Offset: a.offset}}}
+	for pipe, f := range l.acks {
+		if f != nil {
+			l.acks[pipe] = nil
+			return f
 		}
 	}
 	if len(l.bulk) > 0 {
-		f := l.bulk[0]
-		l.bulk[0] = nil
-		l.bulk = l.bulk[1:]
-		size, _ := weigh(f)
-		l.queued -= size
-		return f
+		return l.shift(&l.bulk)
 	}
 	return nil
+}
+
+func (l *Link) shift(queue *[]entry) *wire.Frame {
+	first := (*queue)[0]
+	(*queue)[0] = entry{}
+	*queue = (*queue)[1:]
+	l.queued -= first.weight
+	return first.frame
 }
 
 // beat keeps a quiet hop alive.
@@ -267,8 +298,8 @@ func (l *Link) beat() {
 		l.heartbeat.Reset(l.opts.Heartbeat - quiet)
 		return
 	}
-	if !l.sending && !l.pending() {
-		l.urgent = append(l.urgent, &wire.Frame{Kind: &wire.Frame_Heartbeat{Heartbeat: &wire.Heartbeat{}}})
+	if !l.sending && !l.finished && !l.pending() {
+		l.urgent = append(l.urgent, entry{frame: &wire.Frame{Kind: &wire.Frame_Heartbeat{Heartbeat: &wire.Heartbeat{}}}})
 		l.changed.Broadcast()
 	}
 	l.heartbeat.Reset(l.opts.Heartbeat)

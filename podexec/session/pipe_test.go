@@ -27,6 +27,7 @@ func TestInboundAccept(t *testing.T) {
 			in := NewInbound(wire.Pipe_STDOUT, 8)
 			var bad bool
 			for _, f := range tc.frames {
+				f.Pipe = wire.Pipe_STDOUT
 				if err := in.Accept(f); err != nil {
 					bad = true
 				}
@@ -74,7 +75,7 @@ func TestOutboundAttachRepeats(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	_ = in.Accept(&wire.Data{Bytes: []byte("abcd")})
+	_ = in.Accept(&wire.Data{Pipe: wire.Pipe_STDOUT, Bytes: []byte("abcd")})
 	done := make(chan struct{})
 	var got bytes.Buffer
 	go func() { defer close(done); _ = in.Copy(&got) }()
@@ -118,7 +119,7 @@ func FuzzInbound(f *testing.F) {
 		for i := 0; i+1 < len(steps); i += 2 {
 			at := int(steps[i]) * 3
 			b := truth[at:min(len(truth), at+int(steps[i+1]))]
-			if in.Accept(&wire.Data{Offset: uint64(at), Bytes: b}) != nil {
+			if in.Accept(&wire.Data{Pipe: wire.Pipe_STDOUT, Offset: uint64(at), Bytes: b}) != nil {
 				return
 			}
 		}

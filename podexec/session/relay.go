@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ffpod/ffpod/podexec/wire"
 )
 
@@ -35,7 +37,9 @@ type Relay struct {
 	mu      sync.Mutex
 	worker  *Link         // frames go there; nil before Started
 	early   []*wire.Frame // frames of the shim that came before
+	waiting int           // their bytes
 	goneErr error
+	passed  bool          // the shim was sent the exit and has not acknowledged it
 	ended   chan struct{} // of the present Run: the shim acknowledged the exit
 }
 
@@ -46,9 +50,12 @@ type RelayOptions struct {
 	Observe func(f *wire.Frame, fromWorker bool)
 }
 
-// maxEarly bounds the frames of a shim whose session has not started: a few
-// signals. stdin is not sent before Started.
-const maxEarly = 64
+// maxEarly and maxEarlyBytes bound the frames of a shim whose session has not
+// started: a few signals. stdin is not sent before Started.
+const (
+	maxEarly      = 64
+	maxEarlyBytes = 1 << 20
+)
 
 // NewRelay begins to read the shim's stream.
 func NewRelay(shim *Link, o RelayOptions) *Relay {
@@ -195,9 +202,17 @@ func (r *Relay) fromWorker(w *workerSide) {
 			r.attach(w.link)
 		}
 		r.observe(f, true)
+		exit := f.GetExit()
+		if exit != nil {
+			r.mu.Lock()
+			r.passed = true
+			r.mu.Unlock()
+		}
 		r.shim.Send(f)
-		if exit := f.GetExit(); exit != nil {
+		if exit != nil {
 			w.set(exit, nil)
+			w.link.drain()
+			return
 		}
 	}
 }
@@ -209,7 +224,7 @@ func (r *Relay) attach(worker *Link) {
 	for _, f := range r.early {
 		worker.Send(f)
 	}
-	r.early, r.worker = nil, worker
+	r.early, r.waiting, r.worker = nil, 0, worker
 }
 
 func (r *Relay) detach() {
@@ -251,17 +266,25 @@ func (r *Relay) accept(f *wire.Frame, first bool) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.worker == nil {
-		if len(r.early) == maxEarly {
-			return protocolErrorf("more than %d frames before the session started", maxEarly)
+	ack := f.GetExitAck() != nil
+	switch {
+	case ack && !r.passed:
+		return protocolErrorf("the exit was acknowledged before it was sent")
+	case ack:
+		r.passed = false
+		defer close(r.ended)
+	case r.worker == nil:
+		r.early, r.waiting = append(r.early, f), r.waiting+proto.Size(f)
+		if len(r.early) > maxEarly || r.waiting > maxEarlyBytes {
+			return protocolErrorf("%d frames of %d bytes before the session started", len(r.early), r.waiting)
 		}
-		r.early = append(r.early, f)
 		return nil
 	}
-	r.observe(f, false)
-	r.worker.Send(f)
-	if f.GetExitAck() != nil {
-		close(r.ended)
+	if r.worker != nil {
+		r.observe(f, false)
+		r.worker.Send(f)
+	}
+	if ack {
 		r.worker = nil
 	}
 	return nil
