@@ -22,7 +22,9 @@ func idle(p e2e.Process) bool {
 func expectIdle(ctx SpecContext, worker pod, within time.Duration) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
-		left := slices.DeleteFunc(worker.processes(ctx), idle)
+		all, err := worker.processes(ctx)
+		g.Expect(err).NotTo(HaveOccurred())
+		left := slices.DeleteFunc(all, idle)
 		g.Expect(left).To(BeEmpty(), "processes in %s", worker.name)
 	}).WithContext(ctx).WithTimeout(within).Should(Succeed())
 }

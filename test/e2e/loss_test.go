@@ -34,7 +34,7 @@ func lingering(ctx context.Context, c e2e.Child) (<-chan []e2e.Result, pod) {
 	c.Mark, c.Ready, c.Stay = unique("linger"), true, true
 	done := begin(ctx, e2e.Plan{Runs: []e2e.Run{warm.childOf("single", c)}})
 	worker := world.warm(ctx, "single")
-	Eventually(func() []e2e.Process { return worker.marked(ctx, c.Mark) }).WithContext(ctx).WithTimeout(promptBound).ShouldNot(BeEmpty())
+	Eventually(func() ([]e2e.Process, error) { return worker.marked(ctx, c.Mark) }).WithContext(ctx).WithTimeout(promptBound).ShouldNot(BeEmpty())
 	return done, worker
 }
 
@@ -96,7 +96,11 @@ var _ = Describe("The loss of a part", Serial, Label(labelWarm, labelLosses), fu
 		}
 		scale(0)
 		defer scale(1)
-		Eventually(func() int { return len(world.pods(ctx, "app.kubernetes.io/component=scheduler")) }).WithContext(ctx).WithTimeout(lossBound).Should(BeZero())
+		Eventually(func(g Gomega) { // one that is being deleted may still serve
+			list, err := world.set.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=scheduler"})
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(list.Items).To(BeEmpty())
+		}).WithContext(ctx).WithTimeout(lossBound).Should(Succeed())
 		run := warm.child(e2e.Child{})
 		run.Within = 30 * time.Second
 		Expect(one(ctx, run)).To(refuse("scheduler"))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -125,26 +126,22 @@ func (p pod) play(ctx context.Context, plan e2e.Plan) ([]e2e.Result, error) {
 	return results, nil
 }
 
-// processes are those of the container, without the exec that asks.
-func (p pod) processes(ctx context.Context) []e2e.Process {
-	GinkgoHelper()
+// processes are those of the container, without the exec that asks. An exec may
+// fail while a container begins or ends: ask again.
+func (p pod) processes(ctx context.Context) ([]e2e.Process, error) {
 	out, err := p.exec(ctx, nil, e2e.Driver, "procs")
-	Expect(err).NotTo(HaveOccurred())
+	if err != nil {
+		return nil, err
+	}
 	var all []e2e.Process
-	Expect(json.Unmarshal([]byte(out), &all)).To(Succeed())
-	return all
+	return all, json.Unmarshal([]byte(out), &all)
 }
 
 // marked are the processes that have the mark in their command line. Of the
 // client those are shims.
-func (p pod) marked(ctx context.Context, mark string) (found []e2e.Process) {
-	GinkgoHelper()
-	for _, process := range p.processes(ctx) {
-		if strings.Contains(strings.Join(process.Args, " "), mark) {
-			found = append(found, process)
-		}
-	}
-	return found
+func (p pod) marked(ctx context.Context, mark string) ([]e2e.Process, error) {
+	all, err := p.processes(ctx)
+	return slices.DeleteFunc(all, func(x e2e.Process) bool { return !strings.Contains(strings.Join(x.Args, " "), mark) }), err
 }
 
 // delete deletes the pod, at once if grace is 0.
