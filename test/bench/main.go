@@ -52,7 +52,7 @@ type sizes struct {
 }
 
 var (
-	full  = sizes{tiny: 300, local: 60, warm: 80, exec: 60, echo: 1000, jobs: 10, kills: 100, segments: 15, floods: 7, frames: 173}
+	full  = sizes{tiny: 300, local: 60, warm: 80, exec: 60, echo: 1000, jobs: 10, kills: 100, segments: 15, floods: 5, frames: 173}
 	quick = sizes{tiny: 100, local: 20, warm: 20, exec: 20, echo: 300, jobs: 3, kills: 20, segments: 5, floods: 3, frames: 86}
 )
 
