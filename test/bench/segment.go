@@ -10,10 +10,10 @@ import (
 
 const film = mediaDir + "/film.mkv"
 
-// makeFilm makes a real film of 30 s, 720p, H.264 and AAC.
+// makeFilm makes a real film of 15 s, 1080p, H.264 and AAC.
 func (b *bench) makeFilm(ctx context.Context) error {
 	_, err := b.run(ctx, nil, realFFmpeg, "-nostdin", "-v", "error", "-y",
-		"-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=25:duration=30", "-f", "lavfi", "-i", "sine=frequency=440:duration=30",
+		"-f", "lavfi", "-i", "testsrc2=size=1920x1080:rate=25:duration=15", "-f", "lavfi", "-i", "sine=frequency=440:duration=15",
 		"-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "50", "-c:a", "aac", film)
 	return err
 }
@@ -35,7 +35,7 @@ func measureSegment(ctx context.Context, b *bench) ([]row, error) {
 				return 0, err
 			}
 			r, err := b.agent.Do(ctx, agent.Request{Op: agent.Run, File: dir + "/s0.ts", Timeout: 2 * time.Minute, Env: env, Argv: []string{
-				program, "-nostdin", "-v", "error", "-i", film, "-t", "9", "-vf", "scale=640:-2", "-c:v", "libx264", "-preset", "veryfast",
+				program, "-nostdin", "-v", "error", "-i", film, "-t", "9", "-vf", "scale=1280:-2", "-c:v", "libx264", "-preset", "veryfast",
 				"-force_key_frames", "expr:gte(t,n_forced*3)", "-c:a", "aac", "-f", "hls", "-hls_time", "3", "-hls_playlist_type", "vod",
 				"-hls_flags", "temp_file", "-hls_segment_filename", dir + "/s%d.ts", "-y", dir + "/film.m3u8"}})
 			if err == nil && r.File == 0 {
@@ -50,8 +50,10 @@ func measureSegment(ctx context.Context, b *bench) ([]row, error) {
 		return nil, err
 	}
 	g := goal{bound: 1.05}
+	first := quotient("first_segment_ratio_warm", "warm: first HLS segment, 1080p to 720p, over local", "ms", s[1], s[0], g)
+	first.also = map[string]float64{"first_segment_overhead_ms_p50": median(paired(s[1], s[0], minus))}
 	return []row{
-		quotient("first_segment_ratio_warm", "warm: first HLS segment of a transcode, over local", "ms", s[1], s[0], g),
+		first,
 		quotient("transcode_ratio_warm", "  the whole transcode, 9 s of film", "ms", total[1][1:], total[0][1:], goal{}),
 	}, nil
 }
