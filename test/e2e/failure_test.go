@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"strings"
-	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -173,6 +172,3 @@ func strange(ctx context.Context) string {
 	Expect(err == nil || apierrors.IsAlreadyExists(err)).To(BeTrue(), "%v", err)
 	return "caller"
 }
-
-// unique is a mark that no other process has.
-func unique(what string) string { return what + "-" + time.Now().Format("150405.000000000") }

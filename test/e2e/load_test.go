@@ -8,6 +8,8 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	batchv1 "k8s.io/api/batch/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ffpod/ffpod/test/e2e"
 )
@@ -27,6 +29,24 @@ func expectIdle(ctx SpecContext, worker pod, within time.Duration) {
 		left := slices.DeleteFunc(all, idle)
 		g.Expect(left).To(BeEmpty(), "processes in %s", worker.name)
 	}).WithContext(ctx).WithTimeout(within).Should(Succeed())
+}
+
+// expectNothingLeft looks at what all specs together may have left behind: no
+// process in a worker, and no Job but finished ones, which are kept a while to be
+// looked at.
+func expectNothingLeft(ctx SpecContext) {
+	GinkgoHelper()
+	for _, class := range []string{"fake", "single", "cpu", "broken"} {
+		expectIdle(ctx, world.warm(ctx, class), calmBound)
+	}
+	Eventually(func(g Gomega) {
+		list, err := world.set.BatchV1().Jobs(namespace).List(ctx, metav1.ListOptions{})
+		g.Expect(err).NotTo(HaveOccurred())
+		for _, j := range list.Items {
+			g.Expect(condition(j, batchv1.JobComplete) || condition(j, batchv1.JobFailed)).To(BeTrue(), "Job %s is still active", j.Name)
+			g.Expect(j.Spec.TTLSecondsAfterFinished).NotTo(BeNil(), "Job %s is kept for ever", j.Name)
+		}
+	}).WithContext(ctx).WithTimeout(calmBound).Should(Succeed())
 }
 
 var _ = Describe("Many sessions", Label(labelWarm), func() {

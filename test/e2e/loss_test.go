@@ -8,7 +8,6 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ffpod/ffpod/podexec/session"
@@ -29,12 +28,12 @@ var _ = everyWay("A shim that is killed", func(w way) {
 })
 
 // lingering starts a session of class single, and returns once ffmpeg runs.
-func lingering(ctx context.Context, c e2e.Child) (<-chan []e2e.Result, pod) {
+func lingering(ctx context.Context, w way, c e2e.Child) (<-chan []e2e.Result, pod) {
 	GinkgoHelper()
 	c.Mark, c.Ready, c.Stay = unique("linger"), true, true
-	done := begin(ctx, e2e.Plan{Runs: []e2e.Run{warm.childOf("single", c)}})
-	worker := world.warm(ctx, "single")
-	Eventually(func() ([]e2e.Process, error) { return worker.marked(ctx, c.Mark) }).WithContext(ctx).WithTimeout(promptBound).ShouldNot(BeEmpty())
+	done := begin(ctx, e2e.Plan{Runs: []e2e.Run{w.childOf("single", c)}})
+	worker := world.find(ctx, "ffpod.dev/class=single,ffpod.dev/role="+w.name, "worker")
+	Eventually(func() ([]e2e.Process, error) { return worker.marked(ctx, c.Mark) }).WithContext(ctx).WithTimeout(lossBound).ShouldNot(BeEmpty())
 	return done, worker
 }
 
@@ -50,15 +49,19 @@ func result(done <-chan []e2e.Result) e2e.Result {
 // afterReady is stderr without the child's own line.
 func afterReady(r e2e.Result) string { return strings.TrimPrefix(string(r.Stderr.Head), "ready\n") }
 
-var _ = Describe("The loss of a part", Serial, Label(labelWarm, labelLosses), func() {
-	AfterEach(func(ctx SpecContext) {
-		world.awaitDeployments(ctx)
-		Eventually(func() e2e.Result { return one(ctx, warm.childOf("single", e2e.Child{Code: 8})) }).
-			WithContext(ctx).WithTimeout(lossBound).Should(exit(8), "the install did not recover")
-	}, NodeTimeout(readyBound))
+// recovered waits until the install works again.
+func recovered(ctx SpecContext) {
+	GinkgoHelper()
+	world.awaitDeployments(ctx)
+	Eventually(func() e2e.Result { return one(ctx, warm.childOf("single", e2e.Child{Code: 8})) }).
+		WithContext(ctx).WithTimeout(lossBound).Should(exit(8), "the install did not recover")
+}
 
-	It("a worker that is deleted ends ffmpeg in order, and the shim says why", func(ctx SpecContext) {
-		done, worker := lingering(ctx, e2e.Child{Catch: []int{int(syscall.SIGTERM)}})
+var _ = remoteWays("The loss of a worker", func(w way) {
+	AfterEach(recovered, NodeTimeout(readyBound))
+
+	It("that is deleted ends ffmpeg in order, and the shim says why", Serial, Label(labelLosses), func(ctx SpecContext) {
+		done, worker := lingering(ctx, w, e2e.Child{Catch: []int{int(syscall.SIGTERM)}})
 		worker.delete(ctx, 10)
 		r := result(done)
 		Expect(r).To(exit(e2e.CaughtCode + int(syscall.SIGTERM)))
@@ -67,17 +70,21 @@ var _ = Describe("The loss of a part", Serial, Label(labelWarm, labelLosses), fu
 		Expect(said).To(ContainSubstring("deleted"))
 	}, NodeTimeout(planBound))
 
-	It("a worker that is gone at once is a loss, not an exit", func(ctx SpecContext) {
-		done, worker := lingering(ctx, e2e.Child{Ignore: []int{int(syscall.SIGTERM)}})
+	It("that is gone at once is not a success", Serial, Label(labelLosses), func(ctx SpecContext) {
+		done, worker := lingering(ctx, w, e2e.Child{Ignore: []int{int(syscall.SIGTERM)}})
 		worker.delete(ctx, 0)
 		r := result(done)
 		Expect(r).To(Or(exit(session.InfrastructureExit), killed(int(syscall.SIGKILL))))
 		Expect(afterReady(r)).To(Satisfy(isOneLine), words(r))
 		Expect(afterReady(r)).To(Or(ContainSubstring(worker.name), ContainSubstring("deleted")))
 	}, NodeTimeout(planBound))
+})
 
-	It("a scheduler that is deleted loses its sessions honestly, and no ffmpeg stays", func(ctx SpecContext) {
-		done, worker := lingering(ctx, e2e.Child{Ignore: []int{int(syscall.SIGTERM)}})
+var _ = Describe("The loss of the scheduler", Serial, Label(labelWarm, labelLosses), func() {
+	AfterEach(recovered, NodeTimeout(readyBound))
+
+	It("loses its sessions honestly, and no ffmpeg stays", func(ctx SpecContext) {
+		done, worker := lingering(ctx, warm, e2e.Child{Ignore: []int{int(syscall.SIGTERM)}})
 		world.find(ctx, "app.kubernetes.io/component=scheduler", "scheduler").delete(ctx, 10)
 		r := result(done)
 		Expect(r).To(exit(session.InfrastructureExit))
@@ -85,7 +92,7 @@ var _ = Describe("The loss of a part", Serial, Label(labelWarm, labelLosses), fu
 		expectIdle(ctx, worker, lossBound)
 	}, NodeTimeout(planBound))
 
-	It("with no scheduler at all a session is refused within a bound", func(ctx SpecContext) {
+	It("for long refuses a session within a bound", func(ctx SpecContext) {
 		scale := func(replicas int32) {
 			GinkgoHelper()
 			s, err := world.set.AppsV1().Deployments(namespace).GetScale(ctx, "ffpod-scheduler", metav1.GetOptions{})
@@ -105,20 +112,4 @@ var _ = Describe("The loss of a part", Serial, Label(labelWarm, labelLosses), fu
 		run.Within = 30 * time.Second
 		Expect(one(ctx, run)).To(refuse("scheduler"))
 	}, NodeTimeout(planBound))
-})
-
-var _ = Describe("In the end", Serial, Label(labelWarm, labelJob), func() {
-	It("nothing is left of any session", func(ctx SpecContext) {
-		for _, class := range []string{"fake", "single", "cpu"} {
-			expectIdle(ctx, world.warm(ctx, class), calmBound)
-		}
-		Eventually(func(g Gomega) {
-			list, err := world.set.BatchV1().Jobs(namespace).List(ctx, metav1.ListOptions{})
-			g.Expect(err).NotTo(HaveOccurred())
-			for _, j := range list.Items { // finished ones are kept a while to be looked at
-				g.Expect(condition(j, batchv1.JobComplete) || condition(j, batchv1.JobFailed)).To(BeTrue(), "Job %s is still active", j.Name)
-				g.Expect(j.Spec.TTLSecondsAfterFinished).NotTo(BeNil(), "Job %s is kept for ever", j.Name)
-			}
-		}).WithContext(ctx).WithTimeout(calmBound).Should(Succeed())
-	}, NodeTimeout(readyBound))
 })

@@ -1,6 +1,6 @@
 // Package e2e is what a program and its ffmpeg must see, proved on a real
-// cluster: the one of $KUBECONFIG. One list of specs runs three ways (ways.go of
-// the tests): the shim decided local, a warm worker, a Job.
+// cluster: the one of $KUBECONFIG. One list of specs runs three ways
+// (ways_test.go): the shim decided local, a warm worker, a Job.
 //
 //	suite (ginkgo, anywhere)
 //	  │ one exec per plan: Plan as JSON in, Result as JSON out

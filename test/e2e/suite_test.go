@@ -45,12 +45,15 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) {
 }, NodeTimeout(readyBound+goneBound))
 
 var _ = SynchronizedAfterSuite(func() {}, func(ctx SpecContext) {
+	if client.name != "" {
+		expectNothingLeft(ctx)
+	}
 	if keep() {
 		say("E2E_KEEP=1: namespace %s stays", namespace)
 		return
 	}
 	world.uninstall(ctx)
-}, NodeTimeout(goneBound))
+}, NodeTimeout(goneBound+calmBound))
 
 // say shows what the suite is at, also while nothing fails.
 func say(format string, args ...any) {

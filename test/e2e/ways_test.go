@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
@@ -144,3 +145,6 @@ func matcher(what string, test func(e2e.Result) bool) types.GomegaMatcher {
 			Words func(e2e.Result) string
 		}{what, words})
 }
+
+// unique is a mark that no other process has.
+func unique(what string) string { return what + "-" + time.Now().Format("150405.000000000") }

@@ -28,7 +28,6 @@ type watcher struct {
 	released bool
 	ended    bool // end of file, or closed on purpose
 	held     bool
-	waiting  bool // for a release, with the process alive
 	err      error
 }
 
