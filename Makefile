@@ -69,7 +69,7 @@ lint: ## staticcheck and gofmt
 
 .PHONY: generate
 generate: ## Generated code
-	go run ./.ci/protogen podexec/wire wire.proto
+	go run ./test/protogen podexec/wire wire.proto
 	gofmt -w podexec/wire
 
 .PHONY: verify

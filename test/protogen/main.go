@@ -1,5 +1,5 @@
 // Command protogen generates the Go code of a .proto file with the plug-ins that
-// go.mod pins: `go run ./.ci/protogen DIR FILE.proto`. There is no protoc to
+// go.mod pins: `go run ./test/protogen DIR FILE.proto`. There is no protoc to
 // install.
 package main
 
