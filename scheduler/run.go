@@ -163,6 +163,7 @@ func (r *run) execute(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("write the record of session %s: %w", r.id, err)
 	}
+	whole := ctx // of the session
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stream, err := r.held.Runner().Run(ctx)
@@ -191,7 +192,7 @@ func (r *run) execute(ctx context.Context) error {
 	cancel(nil)
 	<-watched
 	r.runsNow(ctx)
-	return r.ended(err)
+	return r.ended(whole, err)
 }
 
 // watch notes the start and ends the relay when the worker is gone.
@@ -255,9 +256,14 @@ func bye(stream wire.Runner_RunClient) {
 }
 
 // ended makes of a relay's error what it means for the session.
-func (r *run) ended(err error) error {
+func (r *run) ended(ctx context.Context, err error) error {
 	if r.exit != nil {
 		return nil // the end is known, whoever else went away
+	}
+	if ctx.Err() != nil {
+		// The shim is gone, or this process goes. That ends the worker's stream
+		// too, and which of the two the relay noticed first says nothing.
+		return context.Cause(ctx)
 	}
 	w := r.worker
 	if refused, ok := errors.AsType[*session.RefusedError](err); ok {

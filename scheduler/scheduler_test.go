@@ -217,6 +217,27 @@ func TestShimGoneWhileRunning(t *testing.T) {
 	}
 }
 
+// Whichever stream's end the relay notices first, it is the shim that went: the
+// session is over at once, without a search for what happened to the worker.
+func TestShimGoneIsNeverTakenForALostWorker(t *testing.T) {
+	r := newRig(t, nil)
+	r.add("w", 1, func(s wire.Runner_RunServer) error {
+		startOf(s)
+		_ = begin(s)
+		<-s.Context().Done()
+		return nil
+	})
+	for i := range 30 {
+		id := fmt.Sprintf("s%d", i)
+		s := r.start(id, nil, nil)
+		within(t, s.started, "Started")
+		s.cancel()
+		if line := r.audit(id); !strings.Contains(fmt.Sprint(line["cause"]), "shim") {
+			t.Fatalf("audit %v", line)
+		}
+	}
+}
+
 func TestShimGoneWhileQueued(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Policy = "warm" })
 	s := r.start("s1", nil, nil)

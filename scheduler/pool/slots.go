@@ -28,10 +28,11 @@ type slots struct {
 	told     map[string]bool      // running, by the worker's word
 	released map[string]time.Time // ended with an exit, not to be counted by older answers
 	doubtful map[string]time.Time // given up without one, counted until a newer answer
+	ending   map[string]bool      // given up without one and, by the worker's word, not over yet
 }
 
 func newSlots() slots {
-	return slots{held: map[string]*hold{}, told: map[string]bool{}, released: map[string]time.Time{}, doubtful: map[string]time.Time{}}
+	return slots{held: map[string]*hold{}, told: map[string]bool{}, released: map[string]time.Time{}, doubtful: map[string]time.Time{}, ending: map[string]bool{}}
 }
 
 func (s *slots) used() int {
@@ -77,6 +78,7 @@ func (s *slots) destroy(h *hold, now time.Time) {
 	}
 	delete(s.held, h.session)
 	s.doubtful[h.session] = now
+	s.ending[h.session] = true
 }
 
 // tell takes the worker's word, asked for at the given time. It returns the
@@ -90,6 +92,11 @@ func (s *slots) tell(d *wire.Description, asked, now time.Time, grace time.Durat
 		known[session.GetSession()] = true
 		if at, ok := s.released[session.GetSession()]; session.GetExit() == nil && !(ok && at.After(asked)) {
 			s.told[session.GetSession()] = true
+		}
+	}
+	for session := range s.ending {
+		if !s.told[session] {
+			delete(s.ending, session)
 		}
 	}
 	forget(s.released, asked)

@@ -181,6 +181,9 @@ func (w *worker) open(ctx context.Context, pod *corev1.Pod) (*conn, error) {
 func (w *worker) serve(ctx context.Context, c *conn) error {
 	tick := time.NewTicker(w.pool.config.Describe)
 	defer tick.Stop()
+	again := time.NewTimer(w.pool.config.Describe) // sooner, while a session that was given up takes its time to die
+	defer again.Stop()
+	pause := leastAgain
 	for {
 		select {
 		case <-ctx.Done():
@@ -188,12 +191,28 @@ func (w *worker) serve(ctx context.Context, c *conn) error {
 		case <-c.channel.Done():
 			return c.channel.Err()
 		case <-tick.C:
+		case <-again.C:
 		case <-c.questions:
+			pause = leastAgain
 		}
 		if err := w.describe(ctx, c); err != nil {
 			return err
 		}
+		if w.ending(c) {
+			again.Reset(pause)
+			pause = min(2*pause, w.pool.config.Describe)
+		}
 	}
+}
+
+// leastAgain is the first pause before a worker is asked whether a session that
+// was given up is over. Its process is killed at once, and reaped soon after.
+const leastAgain = 20 * time.Millisecond
+
+func (w *worker) ending(c *conn) bool {
+	w.pool.mu.Lock()
+	defer w.pool.mu.Unlock()
+	return len(c.slots.ending) > 0
 }
 
 // describe asks once. One unanswered question makes the worker count as full,
