@@ -3,6 +3,7 @@ package supervisor
 import (
 	"bufio"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,24 +50,23 @@ func firstLine(ctx context.Context, path string, children *forking) string {
 	var out strings.Builder
 	cmd := exec.CommandContext(ctx, path, "-version")
 	cmd.Stdout = &out
+	cmd.WaitDelay = time.Second // a wrapper may leave its stdout to somebody
 	children.Lock()
 	err := cmd.Start()
 	if err == nil {
-		children.children[cmd.Process.Pid] = true
+		children.adopt(cmd.Process.Pid)
 	}
 	children.Unlock()
 	if err != nil {
 		return ""
 	}
 	err = cmd.Wait()
-	children.Lock()
-	delete(children.children, cmd.Process.Pid)
-	children.Unlock()
-	if err != nil {
+	children.forget(cmd.Process.Pid)
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return ""
 	}
 	line, _, _ := strings.Cut(out.String(), "\n")
-	return line
+	return strings.ToValidUTF8(line, "?")
 }
 
 // Describe implements wire.SupervisorServer.
@@ -89,7 +89,9 @@ func (s *Supervisor) Describe(context.Context, *wire.DescribeRequest) (*wire.Des
 	d.Draining = s.draining
 	d.Sessions = slices.Clone(s.records)
 	for _, r := range s.running {
-		d.Sessions = append(d.Sessions, r.state())
+		if r != nil {
+			d.Sessions = append(d.Sessions, r.state())
+		}
 	}
 	return d, nil
 }
@@ -122,7 +124,7 @@ func mounts() []*wire.Mount {
 		if len(fields) < 4 || kernelOwn(fields[1], fields[2]) {
 			continue
 		}
-		all = append(all, &wire.Mount{Path: unescape(fields[1]), Fs: fields[2], Writable: slices.Contains(strings.Split(fields[3], ","), "rw")})
+		all = append(all, &wire.Mount{Path: strings.ToValidUTF8(unescape(fields[1]), "?"), Fs: fields[2], Writable: slices.Contains(strings.Split(fields[3], ","), "rw")})
 	}
 	return all
 }

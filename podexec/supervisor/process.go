@@ -24,7 +24,34 @@ type process struct {
 // whole process's, and the reaper must not take a child nobody knows yet.
 type forking struct {
 	sync.Mutex
-	children map[int]bool
+
+	known    sync.Mutex  // never held over a system call
+	children map[int]int // by pid; 2 for the moment in which a number is used again
+}
+
+func newForking() *forking { return &forking{children: map[int]int{}} }
+
+// adopt registers a child: whoever does waits for it, and the reaper does not. It
+// must be called with the lock held in which the child was forked.
+func (f *forking) adopt(pid int) {
+	f.known.Lock()
+	f.children[pid]++
+	f.known.Unlock()
+}
+
+// forget ends adopt, after the child was reaped.
+func (f *forking) forget(pid int) {
+	f.known.Lock()
+	defer f.known.Unlock()
+	if f.children[pid]--; f.children[pid] == 0 {
+		delete(f.children, pid)
+	}
+}
+
+func (f *forking) adopted(pid int) bool {
+	f.known.Lock()
+	defer f.known.Unlock()
+	return f.children[pid] > 0
 }
 
 // start runs path with the session's argv, env, cwd and umask.
@@ -54,38 +81,41 @@ func (f *forking) start(path string, s *wire.Start, env []string) (*process, err
 		pipes.closeOurs()
 		return nil, err
 	}
-	f.children[pid] = true
+	f.adopt(pid)
 	if s.Nice > 0 {
 		_ = syscall.Setpriority(syscall.PRIO_PROCESS, pid, int(min(s.Nice, 19))) // a courtesy
 	}
 	return &process{pid: pid, stdin: pipes.ours[0], stdout: pipes.ours[1], stderr: pipes.ours[2]}, nil
 }
 
-// wait reaps the process after its whole group was killed.
-func (p *process) wait(f *forking) (syscall.WaitStatus, syscall.Rusage) {
+// wait reaps the process after its whole group was killed. Its error means that
+// somebody else reaped it: how it ended is unknown.
+func (p *process) wait(f *forking) (status syscall.WaitStatus, usage syscall.Rusage, err error) {
 	for {
-		err := unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		err = unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 		if err != unix.EINTR {
 			break
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer f.forget(p.pid)
+	p.reaped = true
+	if err != nil {
+		return status, usage, fmt.Errorf("wait for process %d: %w", p.pid, err)
+	}
 	// The leader is a zombie, so the group's number is still ours.
 	_ = syscall.Kill(-p.pid, syscall.SIGKILL)
-	var status syscall.WaitStatus
-	var usage syscall.Rusage
 	for {
-		_, err := syscall.Wait4(p.pid, &status, 0, &usage)
+		_, err = syscall.Wait4(p.pid, &status, 0, &usage)
 		if err != syscall.EINTR {
 			break
 		}
 	}
-	p.reaped = true
-	f.Lock()
-	delete(f.children, p.pid)
-	f.Unlock()
-	return status, usage
+	if err != nil {
+		return status, usage, fmt.Errorf("reap process %d: %w", p.pid, err)
+	}
+	return status, usage, nil
 }
 
 // signal delivers to the process alone, as a caller's kill(2) of a local ffmpeg

@@ -36,7 +36,7 @@ func (f *forking) reapOnce() {
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || f.children[pid] || !zombieOf(pid, 1) {
+		if err != nil || f.adopted(pid) || !zombieOf(pid, 1) {
 			continue
 		}
 		_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)

@@ -26,10 +26,11 @@ type run struct {
 	stdin          *session.Inbound
 	stdout, stderr *session.Outbound
 
-	exited chan struct{} // the process was reaped
+	exited chan struct{} // the process was reaped, its slot is free
 	told   chan struct{} // the exit was delivered, or nobody is there to take it
 	cut    [2]atomic.Bool
 	cause  atomic.Int32 // wire.Cause, the first order counts
+	ending atomic.Bool  // the exit is on its way: it may be acknowledged
 
 	mu       sync.Mutex
 	attached bool
@@ -53,7 +54,8 @@ func (r *run) kill(sig syscall.Signal, cause wire.Cause) {
 	r.proc.signalGroup(sig)
 }
 
-// terminate is TERM, then after grace KILL. It returns when the process is gone.
+// terminate is TERM, then after grace KILL. It returns when the process is gone,
+// or when the kernel does not let it go.
 func (r *run) terminate(grace time.Duration, cause wire.Cause) {
 	if grace > 0 {
 		r.kill(syscall.SIGTERM, cause)
@@ -66,12 +68,16 @@ func (r *run) terminate(grace time.Duration, cause wire.Cause) {
 		}
 	}
 	r.kill(syscall.SIGKILL, cause)
-	<-r.exited
+	select {
+	case <-r.exited:
+	case <-time.After(deliverBound):
+	}
 }
 
 // serve speaks the protocol on link until the session ended on both sides.
-// released is called once when the process group is gone: the slot is free.
-func (r *run) serve(link *session.Link, children *forking, released func(*wire.Exit)) {
+// released is called once when the process group is gone: the slot is free. Its
+// error means that nobody knows how the process ended: the session is lost.
+func (r *run) serve(link *session.Link, children *forking, released func(*wire.Exit)) error {
 	link.Send(&wire.Frame{Kind: &wire.Frame_Started{Started: &wire.Started{Pid: int64(r.proc.pid), Epoch: 1}}})
 	_ = r.stdout.Attach(link, 0)
 	_ = r.stderr.Attach(link, 0)
@@ -98,24 +104,28 @@ func (r *run) serve(link *session.Link, children *forking, released func(*wire.E
 		r.stderr.Discard()
 	}()
 
-	status, usage := r.proc.wait(children)
+	status, usage, failed := r.proc.wait(children)
+	exit := r.outcome(status, usage)
+	released(exit)
 	close(r.exited)
 	r.proc.cutPipes()
 	r.stdin.Discard()
 	<-feeding
-	exit := r.outcome(status, usage)
-	released(exit)
 	work.Wait() // every byte is queued
 	exit = r.complete(exit)
-	link.Send(&wire.Frame{Kind: &wire.Frame_Exit{Exit: exit}})
-	select {
-	case <-acked:
-	case <-detached:
-	case <-link.Dead():
+	if failed == nil {
+		r.ending.Store(true)
+		link.Send(&wire.Frame{Kind: &wire.Frame_Exit{Exit: exit}})
+		select {
+		case <-acked:
+		case <-detached:
+		case <-link.Dead():
+		}
 	}
 	r.mu.Lock()
 	r.attached = false
 	r.mu.Unlock()
+	return failed
 }
 
 // pump sends one output pipe to its end.
@@ -148,7 +158,9 @@ func (r *run) receive(link *session.Link, acked, detached chan struct{}) {
 			return
 		}
 		if f.GetExitAck() != nil {
-			close(acked)
+			if r.ending.Load() { // else it is a lie, and the stream counts as ended
+				close(acked)
+			}
 			return
 		}
 	}
@@ -159,10 +171,12 @@ func (r *run) handle(f *wire.Frame) error {
 	case *wire.Frame_Data:
 		return r.stdin.Accept(k.Data)
 	case *wire.Frame_Ack:
-		if k.Ack.Pipe == wire.Pipe_STDERR {
+		switch k.Ack.Pipe {
+		case wire.Pipe_STDOUT:
+			return r.stdout.Ack(k.Ack.Offset)
+		case wire.Pipe_STDERR:
 			return r.stderr.Ack(k.Ack.Offset)
 		}
-		return r.stdout.Ack(k.Ack.Offset)
 	case *wire.Frame_Close:
 		r.closeOutput(k.Close.Pipe)
 	case *wire.Frame_Signal:
@@ -173,12 +187,14 @@ func (r *run) handle(f *wire.Frame) error {
 
 // closeOutput closes our end, so that the process gets EPIPE at its next write.
 func (r *run) closeOutput(pipe wire.Pipe) {
-	out, f := r.stdout, r.proc.stdout
-	if pipe == wire.Pipe_STDERR {
-		out, f = r.stderr, r.proc.stderr
+	switch pipe {
+	case wire.Pipe_STDOUT:
+		r.stdout.Discard()
+		r.proc.stdout.Close()
+	case wire.Pipe_STDERR:
+		r.stderr.Discard()
+		r.proc.stderr.Close()
 	}
-	out.Discard()
-	f.Close()
 }
 
 func (r *run) outcome(status syscall.WaitStatus, usage syscall.Rusage) *wire.Exit {
@@ -196,6 +212,9 @@ func (r *run) outcome(status syscall.WaitStatus, usage syscall.Rusage) *wire.Exi
 	} else {
 		e.Code = int32(status.ExitStatus())
 	}
+	r.mu.Lock()
+	r.exit = e
+	r.mu.Unlock()
 	return e
 }
 
@@ -233,27 +252,46 @@ type outputPipe struct {
 }
 
 func (p *outputPipe) Read(b []byte) (int, error) {
-	select {
-	case <-p.exited:
-		_ = p.f.SetReadDeadline(time.Now().Add(idleCut))
-	default:
+	for last := false; ; last = true {
+		select {
+		case <-p.exited:
+			_ = p.f.SetReadDeadline(time.Now().Add(idleCut))
+		default:
+		}
+		n, err := p.f.Read(b)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && !last:
+			continue // it was set for a read that began before the process was gone
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return p.rest(b)
+		case errors.Is(err, os.ErrClosed):
+			return n, io.EOF
+		}
+		return n, err
 	}
-	n, err := p.f.Read(b)
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		p.cut.Store(true)
-		return n, io.EOF
-	case errors.Is(err, os.ErrClosed):
-		return n, io.EOF
-	}
-	return n, err
 }
 
-// cutPipes bounds the reads and writes that began before the process was gone.
+// rest looks whether the pipe is idle or only this program was held up.
+func (p *outputPipe) rest(b []byte) (n int, err error) {
+	raw, err := p.f.SyscallConn()
+	if err != nil {
+		return 0, io.EOF // closed
+	}
+	failed := raw.Control(func(fd uintptr) { n, err = syscall.Read(int(fd), b) })
+	switch {
+	case failed != nil || err == nil && n == 0:
+		return 0, io.EOF
+	case err != nil:
+		p.cut.Store(true)
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// cutPipes wakes the reads and writes that began before the process was gone.
 func (p *process) cutPipes() {
-	deadline := time.Now().Add(idleCut)
-	_ = p.stdout.SetReadDeadline(deadline)
-	_ = p.stderr.SetReadDeadline(deadline)
+	_ = p.stdout.SetReadDeadline(time.Now())
+	_ = p.stderr.SetReadDeadline(time.Now())
 	if p.stdin != nil {
 		_ = p.stdin.SetWriteDeadline(time.Now())
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -54,12 +55,13 @@ type Supervisor struct {
 	conf     Config
 	nonce    string
 	about    about
-	children forking
+	children *forking
 
 	mu       sync.Mutex
-	running  map[string]*run // admitted, by session
-	admitted int             // running, and those being started
+	running  map[string]*run // admitted and not yet over, by session; nil while it is started
+	admitted int             // slots in use
 	records  []*wire.SessionState
+	kept     int // bytes of records
 	draining bool
 	first    chan struct{} // closed at the first admission
 	last     chan ending   // once mode: the one session's end, after its stream
@@ -71,8 +73,12 @@ type ending struct {
 	err  error
 }
 
-// keptRecords bounds the exits that Describe still tells.
-const keptRecords = 256
+// keptRecords and keptBytes bound the exits that Describe still tells: a worker
+// whose answer is too long for a message looks dead.
+const (
+	keptRecords = 256
+	keptBytes   = 1 << 20
+)
 
 // New makes a supervisor; Serve starts it.
 func New(conf Config) (*Supervisor, error) {
@@ -94,7 +100,7 @@ func New(conf Config) (*Supervisor, error) {
 	}
 	return &Supervisor{
 		conf: conf, nonce: hex.EncodeToString(nonce[:]),
-		children: forking{children: map[int]bool{}},
+		children: newForking(),
 		running:  map[string]*run{},
 		first:    make(chan struct{}),
 		last:     make(chan ending, 1),
@@ -106,10 +112,10 @@ var ErrIdle = errors.New("no session came")
 
 // Serve serves l until ctx ends or, in once mode, its session did. When ctx ends,
 // sessions get TERM, Grace, KILL, and their exits are delivered. It returns the
-// exit of a once worker's session, else nil; all processes are gone by then.
-// Serve closes l.
+// exit of a once worker's session, else nil; all processes and goroutines are gone
+// by then. Serve closes l.
 func (s *Supervisor) Serve(ctx context.Context, l net.Listener) (*wire.Exit, error) {
-	server := grpc.NewServer(session.ChannelServerOptions()...)
+	server := grpc.NewServer(append(session.ChannelServerOptions(), grpc.WaitForHandlers(true))...)
 	wire.RegisterRunnerServer(server, s)
 	wire.RegisterSupervisorServer(server, s)
 
@@ -117,7 +123,7 @@ func (s *Supervisor) Serve(ctx context.Context, l net.Listener) (*wire.Exit, err
 	defer background.Wait()
 	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	background.Go(func() { s.about.learn(stopped, s.conf, &s.children) })
+	background.Go(func() { s.about.learn(stopped, s.conf, s.children) })
 	if os.Getpid() == 1 {
 		background.Go(func() { s.children.reapStrays(stopped) })
 	}
@@ -126,6 +132,9 @@ func (s *Supervisor) Serve(ctx context.Context, l net.Listener) (*wire.Exit, err
 	go func() { served <- server.Serve(l) }()
 	exit, err := s.await(ctx)
 	server.Stop() // ends streams and waits for their handlers
+	if exit == nil && err == nil {
+		exit, err = s.outcome()
+	}
 	if failed := <-served; err == nil && failed != nil && !errors.Is(failed, grpc.ErrServerStopped) {
 		err = fmt.Errorf("serve %s: %w", l.Addr(), failed)
 	}
@@ -146,19 +155,51 @@ func (s *Supervisor) await(ctx context.Context) (*wire.Exit, error) {
 		case <-first:
 			first, idle = nil, nil
 		case <-idle:
-			return nil, fmt.Errorf("%w within %s", ErrIdle, s.conf.Idle)
+			if s.retire() {
+				return nil, fmt.Errorf("%w within %s", ErrIdle, s.conf.Idle)
+			}
+			idle = nil
 		case end := <-s.last:
 			return end.exit, end.err
 		case <-ctx.Done():
 			s.drain()
-			select {
-			case end := <-s.last:
-				return end.exit, end.err
-			default:
-				return nil, nil
-			}
+			return s.outcome()
 		}
 	}
+}
+
+// retire refuses all sessions from now on unless one was admitted.
+func (s *Supervisor) retire() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.first:
+		return false
+	default:
+		s.draining = true
+		return true
+	}
+}
+
+// outcome is how the session of a once worker ended, as far as is known: its exit
+// may not have been taken by anybody.
+func (s *Supervisor) outcome() (*wire.Exit, error) {
+	select {
+	case end := <-s.last:
+		return end.exit, end.err
+	default:
+	}
+	if !s.conf.Once {
+		return nil, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.running {
+		if r != nil {
+			return r.state().Exit, nil
+		}
+	}
+	return nil, nil
 }
 
 // drain ends every session and waits until its exit was delivered or its stream
@@ -168,7 +209,9 @@ func (s *Supervisor) drain() {
 	s.draining = true
 	var all []*run
 	for _, r := range s.running {
-		all = append(all, r)
+		if r != nil {
+			all = append(all, r)
+		}
 	}
 	s.mu.Unlock()
 	var ending sync.WaitGroup
@@ -192,7 +235,7 @@ const deliverBound = 5 * time.Second
 func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 	link := session.NewLink(stream, s.conf.Session)
 	defer link.Close()
-	first, err := link.Recv()
+	first, err := opening(link)
 	if err != nil {
 		return err
 	}
@@ -208,7 +251,7 @@ func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 	}
 	r, refusal, err := s.begin(start)
 	if err != nil {
-		s.release()
+		s.release(start)
 		sent := s.refuse(link, refusal, err.Error(), "check the worker's image and volumes")
 		if s.conf.Once {
 			awaitPeer(stream.Context())
@@ -216,17 +259,33 @@ func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 		}
 		return sent
 	}
-	r.serve(link, &s.children, func(e *wire.Exit) { s.released(r, e) })
+	err = r.serve(link, s.children, func(e *wire.Exit) { s.released(e) })
 	_ = link.Flush()
-	close(r.told)
-	if s.conf.Once {
-		s.last <- ending{exit: r.exit}
+	s.settle(r, err)
+	return err
+}
+
+// opening is the first frame of a stream. It comes before the link dies, or never.
+func opening(link *session.Link) (*wire.Frame, error) {
+	type came struct {
+		frame *wire.Frame
+		err   error
 	}
-	return nil
+	first := make(chan came, 1)
+	go func() { // ends at the latest with the stream, whose handler this is
+		f, err := link.Recv()
+		first <- came{f, err}
+	}()
+	select {
+	case c := <-first:
+		return c.frame, c.err
+	case <-link.Dead():
+		return nil, link.Err()
+	}
 }
 
 func (s *Supervisor) refuse(link *session.Link, refusal wire.Refusal, message, remedy string) error {
-	link.Send(&wire.Frame{Kind: &wire.Frame_Refused{Refused: &wire.Refused{Refusal: refusal, Message: message, Remedy: remedy}}})
+	link.Send(&wire.Frame{Kind: &wire.Frame_Refused{Refused: &wire.Refused{Refusal: refusal, Message: strings.ToValidUTF8(message, "?"), Remedy: remedy}}})
 	return link.Flush()
 }
 
@@ -245,7 +304,8 @@ func awaitPeer(stream context.Context) {
 func (s *Supervisor) admit(start *wire.Start) (wire.Refusal, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := s.running[start.Session] != nil || slices.ContainsFunc(s.records, func(r *wire.SessionState) bool { return r.Session == start.Session })
+	_, known := s.running[start.Session]
+	known = known || slices.ContainsFunc(s.records, func(r *wire.SessionState) bool { return r.Session == start.Session })
 	switch {
 	case start.Session == "":
 		return wire.Refusal_BAD_START, "the session has no id"
@@ -264,6 +324,7 @@ func (s *Supervisor) admit(start *wire.Start) (wire.Refusal, string) {
 		}
 	}
 	s.admitted++
+	s.running[start.Session] = nil
 	select {
 	case <-s.first:
 	default:
@@ -274,22 +335,24 @@ func (s *Supervisor) admit(start *wire.Start) (wire.Refusal, string) {
 
 // begin starts the process of an admitted session.
 func (s *Supervisor) begin(start *wire.Start) (*run, wire.Refusal, error) {
-	path := s.conf.FFmpeg
-	if start.Program == wire.Program_FFPROBE {
-		path = s.conf.FFprobe
+	var path, name string
+	switch start.Program {
+	case wire.Program_FFMPEG:
+		path, name = s.conf.FFmpeg, "ffmpeg"
+	case wire.Program_FFPROBE:
+		path, name = s.conf.FFprobe, "ffprobe"
+	default:
+		return nil, wire.Refusal_BAD_START, fmt.Errorf("worker %s knows no program %d", s.conf.Pod, start.Program)
 	}
 	if path == "" {
-		return nil, wire.Refusal_NO_PROGRAM, fmt.Errorf("worker %s has no %s", s.conf.Pod, programName(start.Program))
+		return nil, wire.Refusal_NO_PROGRAM, fmt.Errorf("worker %s has no %s", s.conf.Pod, name)
 	}
 	if dir, err := os.Stat(string(start.Cwd)); err != nil || !dir.IsDir() {
-		return nil, wire.Refusal_BAD_START, fmt.Errorf("the working directory %s does not exist on worker %s", start.Cwd, s.conf.Pod)
+		return nil, wire.Refusal_BAD_START, fmt.Errorf("the working directory %q does not exist on worker %s", start.Cwd, s.conf.Pod)
 	}
 	p, err := s.children.start(path, start, environment(os.Environ(), start.Env))
-	switch {
-	case errors.Is(err, syscall.E2BIG), errors.Is(err, syscall.EINVAL):
-		return nil, wire.Refusal_BAD_START, fmt.Errorf("execute %s on worker %s: %w", path, s.conf.Pod, err)
-	case err != nil:
-		return nil, wire.Refusal_NO_PROGRAM, fmt.Errorf("execute %s on worker %s: %w", path, s.conf.Pod, err)
+	if err != nil {
+		return nil, refusalOf(err), fmt.Errorf("execute %s on worker %s: %w", path, s.conf.Pod, err)
 	}
 	r := newRun(start, p)
 	s.mu.Lock()
@@ -303,29 +366,47 @@ func (s *Supervisor) begin(start *wire.Start) (*run, wire.Refusal, error) {
 	return r, 0, nil
 }
 
-func programName(p wire.Program) string {
-	if p == wire.Program_FFPROBE {
-		return "ffprobe"
+// refusalOf tells what a failed start means: another worker may have what this one
+// lacks at the moment.
+func refusalOf(err error) wire.Refusal {
+	switch {
+	case errors.Is(err, syscall.E2BIG), errors.Is(err, syscall.EINVAL):
+		return wire.Refusal_BAD_START
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return wire.Refusal_NO_SLOT
 	}
-	return "ffmpeg"
+	return wire.Refusal_NO_PROGRAM
 }
 
 // release gives back the slot of a session that did not start.
-func (s *Supervisor) release() {
+func (s *Supervisor) release(start *wire.Start) {
 	s.mu.Lock()
 	s.admitted--
+	delete(s.running, start.Session)
 	s.mu.Unlock()
 }
 
+// settle keeps the record of a session that is over on both sides.
+func (s *Supervisor) settle(r *run, failed error) {
+	state := r.state()
+	s.mu.Lock()
+	delete(s.running, r.start.Session)
+	s.records = append(s.records, state)
+	for s.kept += len(state.Record); len(s.records) > keptRecords || s.kept > keptBytes && len(s.records) > 1; {
+		s.kept -= len(s.records[0].Record)
+		s.records = slices.Delete(s.records, 0, 1)
+	}
+	s.mu.Unlock()
+	if s.conf.Once {
+		s.last <- ending{state.Exit, failed}
+	}
+	close(r.told)
+}
+
 // released frees the slot of a session whose process group is gone.
-func (s *Supervisor) released(r *run, e *wire.Exit) {
+func (s *Supervisor) released(e *wire.Exit) {
 	s.mu.Lock()
 	s.admitted--
-	delete(s.running, r.start.Session)
-	s.records = append(s.records, &wire.SessionState{Session: e.Session, Record: r.start.Record, Epoch: 1, Exit: e})
-	if extra := len(s.records) - keptRecords; extra > 0 {
-		s.records = slices.Delete(s.records, 0, extra)
-	}
 	s.mu.Unlock()
 	s.conf.Log.Info("session ended", zap.String("session", e.Session), zap.Int32("code", e.Code), zap.Int32("signal", e.Signal),
 		zap.Stringer("cause", e.Cause), zap.Int64("ms", e.EndedUnixMs-e.StartedUnixMs), zap.Int64("maxRssKiB", e.MaxRssKib))

@@ -1,0 +1,127 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ffpod/ffpod/podexec/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func fork(t *testing.T, f *forking, script string) *process {
+	t.Helper()
+	p, err := f.start("/bin/sh", &wire.Start{Argv: [][]byte{[]byte("-c"), []byte(script)}, Cwd: []byte("/")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.stdout.Close(); p.stderr.Close() })
+	return p
+}
+
+// Who cannot learn how a process ended must not call it a success.
+func TestAProcessReapedByOthersIsNoSuccess(t *testing.T) {
+	f := newForking()
+	p := fork(t, f, "exit 0")
+	if _, err := syscall.Wait4(p.pid, nil, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	status, _, err := p.wait(f)
+	if !errors.Is(err, syscall.ECHILD) {
+		t.Errorf("status %v, %v", status, err)
+	}
+	p.signalGroup(syscall.SIGKILL) // to nobody: the number may be somebody else's now
+	if f.adopted(p.pid) {
+		t.Error("it is still registered")
+	}
+}
+
+// A number that is used again before its former owner is forgotten stays adopted.
+func TestForgetIsCounted(t *testing.T) {
+	f := newForking()
+	f.adopt(7)
+	f.adopt(7)
+	f.forget(7)
+	if !f.adopted(7) {
+		t.Error("the younger child is open to the reaper")
+	}
+	f.forget(7)
+	if f.adopted(7) || len(f.children) != 0 {
+		t.Error("it is still registered")
+	}
+}
+
+func TestRefusalOf(t *testing.T) {
+	for err, want := range map[error]wire.Refusal{
+		syscall.E2BIG: wire.Refusal_BAD_START, syscall.EINVAL: wire.Refusal_BAD_START,
+		syscall.EAGAIN: wire.Refusal_NO_SLOT, syscall.ENOMEM: wire.Refusal_NO_SLOT,
+		fmt.Errorf("pipe for descriptor 1: %w", syscall.EMFILE): wire.Refusal_NO_SLOT,
+		syscall.ENOENT: wire.Refusal_NO_PROGRAM, syscall.EACCES: wire.Refusal_NO_PROGRAM, syscall.ENOEXEC: wire.Refusal_NO_PROGRAM,
+	} {
+		if got := refusalOf(err); got != want {
+			t.Errorf("%v: %v, want %v", err, got, want)
+		}
+	}
+}
+
+// A supervisor that was held up (a frozen cgroup, a busy node) beyond the bound on
+// an idle pipe still reads what the pipe holds.
+func TestOutputPipeIsCutOnlyWhenIdle(t *testing.T) {
+	for name, hold := range map[string]bool{"ended": false, "held elsewhere": true} {
+		t.Run(name, func(t *testing.T) {
+			ours, theirs, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ours.Close()
+			defer theirs.Close()
+			_, _ = theirs.WriteString("tail")
+			if !hold {
+				theirs.Close()
+			}
+			exited := make(chan struct{})
+			close(exited)
+			var cut atomic.Bool
+			p := &outputPipe{f: ours, exited: exited, cut: &cut}
+			b := make([]byte, 16)
+			_ = ours.SetReadDeadline(time.Unix(1, 0))
+			if n, err := p.rest(b); err != nil || string(b[:n]) != "tail" || cut.Load() {
+				t.Fatalf("read %q, %v, cut %v", b[:n], err, cut.Load())
+			}
+			if n, err := p.rest(b); n != 0 || err != io.EOF || cut.Load() != hold {
+				t.Errorf("read %d, %v, cut %v", n, err, cut.Load())
+			}
+		})
+	}
+}
+
+func TestRetireOnlyWithoutASession(t *testing.T) {
+	s, err := New(Config{Once: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if refusal, why := s.admit(&wire.Start{Session: "a"}); refusal != 0 {
+		t.Fatal(why)
+	}
+	if s.retire() {
+		t.Error("retired with a session")
+	}
+	idle, err := New(Config{Once: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !idle.retire() {
+		t.Error("not retired")
+	}
+	if refusal, _ := idle.admit(&wire.Start{Session: "a"}); refusal != wire.Refusal_DRAINING {
+		t.Errorf("admitted after it was retired: %v", refusal)
+	}
+}
