@@ -112,9 +112,15 @@ func settings(env func(string) (string, bool)) (supervisor.Config, error) {
 	}
 	conf := supervisor.Config{
 		Class: text("FFPOD_CLASS"), Pod: text("POD_NAME"), PodUID: text("POD_UID"), Node: text("NODE_NAME"),
-		Once: text("FFPOD_ONCE") == "1", Idle: duration("FFPOD_IDLE"), Grace: duration("FFPOD_GRACE"),
+		Idle: duration("FFPOD_IDLE"), Grace: duration("FFPOD_GRACE"),
 		FFmpeg: program(text("FFPOD_FFMPEG"), "ffmpeg"), FFprobe: program(text("FFPOD_FFPROBE"), "ffprobe"),
 		Version: version,
+	}
+	if v := text("FFPOD_ONCE"); v != "" {
+		var err error
+		if conf.Once, err = strconv.ParseBool(v); err != nil {
+			problems = append(problems, fmt.Errorf("FFPOD_ONCE=%q is neither 1 nor 0", v))
+		}
 	}
 	if v := text("FFPOD_SLOTS"); v != "" {
 		n, err := strconv.Atoi(v)
