@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -86,9 +87,17 @@ func (s *Server) Ready() error {
 	return nil
 }
 
+// lastWords bounds the delivery of what drained sessions were told.
+const lastWords = time.Second
+
 // Stop closes the listener and every connection, and waits for their handlers.
-// Drain the scheduler first, so that shims are told why.
-func (s *Server) Stop() { s.grpc.Stop() }
+// Drain the scheduler first, so that shims are told why: what was sent is
+// delivered, but no session is waited for.
+func (s *Server) Stop() {
+	timeout := time.AfterFunc(lastWords, s.grpc.Stop)
+	defer timeout.Stop()
+	s.grpc.GracefulStop()
+}
 
 // Run implements wire.RunnerServer: one session.
 func (s *Server) Run(stream wire.Runner_RunServer) error {
