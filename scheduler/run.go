@@ -126,7 +126,7 @@ func (r *run) lease(ctx context.Context, won grant) error {
 	case errors.Is(err, job.ErrLimit):
 		return &elsewhere{cause: err, free: true, avoid: placement.AvoidJobs(won.class.Name)}
 	}
-	if launch.Err() != nil {
+	if launch.Err() != nil && !errors.Is(err, late) {
 		err = fmt.Errorf("%w: %w", late, err)
 	}
 	return &elsewhere{cause: fmt.Errorf("launch a Job of class %s: %w", won.class.Name, err), avoid: placement.AvoidJobs(won.class.Name), span: avoidJobs}
@@ -284,7 +284,7 @@ func (r *run) ended(ctx context.Context, err error) error {
 		err = r.held.Cause()
 	case <-timeout.C:
 	}
-	return &session.LostError{Message: fmt.Sprintf("worker %s was lost", w.Pod), Cause: err, MayHaveStarted: true}
+	return &session.LostError{Cause: err, MayHaveStarted: true} // who reports it names the worker
 }
 
 // giveBack ends the lease: Release when the worker's slot is free for certain.
