@@ -89,6 +89,7 @@ var _ = Describe("The loss of the scheduler", Serial, Label(labelWarm, labelLoss
 		r := result(done)
 		Expect(r).To(exit(session.InfrastructureExit))
 		Expect(afterReady(r)).To(Satisfy(isOneLine), words(r))
+		Expect(afterReady(r)).To(ContainSubstring("the scheduler is shutting down"))
 		expectIdle(ctx, worker, lossBound)
 	}, NodeTimeout(planBound))
 
