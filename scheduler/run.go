@@ -221,10 +221,10 @@ func (r *run) runsNow(ctx context.Context) {
 }
 
 // observe counts. It is called by two goroutines, one per direction.
-func (r *run) observe(f *wire.Frame, _ bool) {
+func (r *run) observe(f *wire.Frame, bytes int, _ bool) {
 	switch k := f.Kind.(type) {
 	case *wire.Frame_Data:
-		end := k.Data.GetOffset() + uint64(len(k.Data.GetBytes()))
+		end := k.Data.GetOffset() + uint64(bytes)
 		switch k.Data.GetPipe() {
 		case wire.Pipe_STDIN:
 			r.bytes.stdin.Store(end)

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/ffpod/ffpod/podexec"
+	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/scheduler"
 	"github.com/ffpod/ffpod/scheduler/class"
 	"github.com/ffpod/ffpod/scheduler/config"
@@ -72,6 +73,7 @@ func build(ctx context.Context, conf config.Configuration, getenv func(string) s
 		Store:  store.NewMemory(store.MemoryConfig{Limit: conf.Queue.Limit, History: conf.Session.History}),
 		Policy: placement.Policy(conf.Placement.Policy), SameBuild: conf.Placement.Builds == "same",
 		Wait: conf.Queue.Timeout.Duration, JobStart: conf.Session.JobStart.Duration, Grace: conf.Session.Grace.Duration,
+		Link: session.LinkOptions{Undecoded: true},
 	}); err != nil {
 		return nil, err
 	}

@@ -11,6 +11,11 @@ import (
 // ErrSinkGone is returned by Inbound.Copy after Discard.
 var ErrSinkGone = errors.New("the writer of the pipe was told to stop")
 
+// ackEvery is how much more was written before it is acknowledged again. Half the
+// sender's ring: it always gets room, and a frame travels back for every few that
+// came, not for each. So no release may send with a ring smaller than DefaultRing.
+const ackEvery = DefaultRing / 2
+
 // Inbound is the receiving end of one pipe. Accept takes bytes off the link and
 // never blocks; Copy writes them and acknowledges what was written.
 type Inbound struct {
@@ -23,6 +28,7 @@ type Inbound struct {
 	limit   int    // more than this held is a broken protocol
 	next    uint64 // next offset from the link
 	written uint64
+	acked   uint64 // of written, the last acknowledgement
 	eof     bool
 	closed  bool // nothing is written any more; bytes are counted and dropped
 	link    *Link
@@ -100,6 +106,7 @@ func (i *Inbound) Copy(dst io.Writer) error {
 			return err
 		}
 		i.done(len(b))
+		recycle(b)
 	}
 }
 
@@ -126,8 +133,12 @@ func (i *Inbound) done(n int) {
 	i.held -= n
 	i.written += uint64(n)
 	link, written := i.link, i.written
+	due := written-i.acked >= ackEvery
+	if due {
+		i.acked = written
+	}
 	i.mu.Unlock()
-	if link != nil {
+	if due && link != nil {
 		link.SendAck(i.pipe, written)
 	}
 }

@@ -30,6 +30,9 @@ type LinkOptions struct {
 	// Defaults to 8 rings plus one Start, which holds two rings in frames of one
 	// byte each.
 	Max int
+	// Undecoded lets a Relay pass Data on as it came, to a link that is Undecoded
+	// too. Both streams must have been made with this package's options.
+	Undecoded bool
 	// Cancel, if set, is called once when the link dies, so that a blocked
 	// Recv or Send of the stream returns.
 	Cancel func()
@@ -61,7 +64,7 @@ type Link struct {
 }
 
 type entry struct {
-	frame  *wire.Frame
+	packet
 	weight int
 }
 
@@ -88,26 +91,33 @@ func NewLink(s Stream, o LinkOptions) *Link {
 }
 
 // Send queues a frame. After the link died it is dropped: Err tells why.
-func (l *Link) Send(f *wire.Frame) {
+func (l *Link) Send(f *wire.Frame) { l.pass(packet{frame: f}) }
+
+// pass queues a packet, which is the link's from then on.
+func (l *Link) pass(p packet) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil || l.finished {
+		p.free()
 		return
 	}
+	f := p.frame
 	if pipe := f.GetAck().GetPipe(); pipe > 0 && int(pipe) < len(l.acks) {
 		l.acks[pipe] = f
 		l.changed.Broadcast()
 		return
 	}
 	weight, bulk := weigh(f)
+	weight += p.size
 	if l.queued += weight; l.queued > l.opts.Max {
+		p.free()
 		l.fail(protocolErrorf("%d bytes queued, more than every ring together", l.queued))
 		return
 	}
 	if bulk {
-		l.bulk = append(l.bulk, entry{f, weight})
+		l.bulk = append(l.bulk, entry{p, weight})
 	} else {
-		l.urgent = append(l.urgent, entry{f, weight})
+		l.urgent = append(l.urgent, entry{p, weight})
 	}
 	l.changed.Broadcast()
 }
@@ -141,19 +151,50 @@ func (l *Link) SendAck(pipe wire.Pipe, offset uint64) {
 // Recv returns the next frame that is not a heartbeat. Its error is the
 // stream's, or the cause for which the link died.
 func (l *Link) Recv() (*wire.Frame, error) {
-	for {
+	p, err := l.recv(func() (packet, error) {
 		f, err := l.stream.Recv()
+		return packet{frame: f}, err
+	})
+	return p.frame, err
+}
+
+// messages is a Stream of gRPC's, which can take and give packets.
+type messages interface {
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}
+
+// recvPacket is Recv for a Relay.
+func (l *Link) recvPacket() (packet, error) {
+	stream, ok := l.stream.(messages)
+	if !ok || !l.opts.Undecoded {
+		f, err := l.Recv()
+		return packet{frame: f, size: 0}, err
+	}
+	return l.recv(func() (p packet, err error) { err = stream.RecvMsg(&p); return p, err })
+}
+
+func (l *Link) transmit(p packet) error {
+	if p.raw == nil {
+		return l.stream.Send(p.frame)
+	}
+	return l.stream.(messages).SendMsg(&p)
+}
+
+func (l *Link) recv(next func() (packet, error)) (packet, error) {
+	for {
+		p, err := next()
 		if err != nil {
 			if cause := l.Err(); cause != nil {
-				return nil, cause
+				return packet{}, cause
 			}
-			return nil, err
+			return packet{}, err
 		}
 		l.mu.Lock()
 		l.lastSeen = time.Now()
 		l.mu.Unlock()
-		if f.GetHeartbeat() == nil {
-			return f, nil
+		if p.frame.GetHeartbeat() == nil {
+			return p, nil
 		}
 	}
 }
@@ -227,6 +268,9 @@ func (l *Link) pending() bool {
 }
 
 func (l *Link) drop() {
+	for _, e := range l.bulk {
+		e.free()
+	}
 	l.urgent, l.bulk, l.acks = nil, nil, [4]*wire.Frame{}
 }
 
@@ -236,7 +280,7 @@ func (l *Link) run() {
 	defer l.mu.Unlock()
 	for {
 		f := l.next()
-		for f == nil && l.err == nil {
+		for f.frame == nil && l.err == nil {
 			l.changed.Wait()
 			f = l.next()
 		}
@@ -245,7 +289,7 @@ func (l *Link) run() {
 		}
 		l.sending = true
 		l.mu.Unlock()
-		err := l.stream.Send(f)
+		err := l.transmit(f)
 		l.mu.Lock()
 		l.sending = false
 		l.lastSent = time.Now()
@@ -263,28 +307,28 @@ func (l *Link) run() {
 }
 
 // next takes the frame to send: control first, then acknowledgements, then data.
-func (l *Link) next() *wire.Frame {
+func (l *Link) next() packet {
 	if len(l.urgent) > 0 {
 		return l.shift(&l.urgent)
 	}
 	for pipe, f := range l.acks {
 		if f != nil {
 			l.acks[pipe] = nil
-			return f
+			return packet{frame: f}
 		}
 	}
 	if len(l.bulk) > 0 {
 		return l.shift(&l.bulk)
 	}
-	return nil
+	return packet{}
 }
 
-func (l *Link) shift(queue *[]entry) *wire.Frame {
+func (l *Link) shift(queue *[]entry) packet {
 	first := (*queue)[0]
 	(*queue)[0] = entry{}
 	*queue = (*queue)[1:]
 	l.queued -= first.weight
-	return first.frame
+	return first.packet
 }
 
 // beat keeps a quiet hop alive.
@@ -299,7 +343,7 @@ func (l *Link) beat() {
 		return
 	}
 	if !l.sending && !l.finished && !l.pending() {
-		l.urgent = append(l.urgent, entry{frame: &wire.Frame{Kind: &wire.Frame_Heartbeat{Heartbeat: &wire.Heartbeat{}}}})
+		l.urgent = append(l.urgent, entry{packet: packet{frame: &wire.Frame{Kind: &wire.Frame_Heartbeat{Heartbeat: &wire.Heartbeat{}}}}})
 		l.changed.Broadcast()
 	}
 	l.heartbeat.Reset(l.opts.Heartbeat)

@@ -8,9 +8,9 @@ import (
 	"github.com/ffpod/ffpod/podexec/wire"
 )
 
-// chunk bounds one Data frame, so that a short pipe on the same stream waits
-// for at most this much of a long one.
-const chunk = 64 << 10
+// chunk bounds the bytes of one Data frame, so that a short pipe on the same
+// stream waits for at most this much of a long one.
+const chunk = 32 << 10
 
 // ErrReaderGone is returned by Outbound.Pump when the far end closed the pipe.
 var ErrReaderGone = errors.New("the reader of the pipe is gone")

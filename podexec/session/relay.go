@@ -28,16 +28,16 @@ var ErrShimGone = errors.New("the shim's stream ended")
 // the link and return from the gRPC handler.
 type Relay struct {
 	shim    *Link
-	observe func(*wire.Frame, bool)
+	observe func(*wire.Frame, int, bool)
 
 	start chan *wire.Start // the first frame
 	acked chan struct{}    // one per TicketAck
 	gone  chan struct{}    // the shim's stream ended: goneErr is set
 
 	mu      sync.Mutex
-	worker  *Link         // frames go there; nil before Started
-	early   []*wire.Frame // frames of the shim that came before
-	waiting int           // their bytes
+	worker  *Link    // frames go there; nil before Started
+	early   []packet // frames of the shim that came before
+	waiting int      // their bytes
 	goneErr error
 	passed  bool          // the shim was sent the exit and has not acknowledged it
 	ended   chan struct{} // of the present Run: the shim acknowledged the exit
@@ -45,9 +45,10 @@ type Relay struct {
 
 // RelayOptions are what a Relay tells its owner.
 type RelayOptions struct {
-	// Observe sees every frame that is passed on, from one goroutine per
+	// Observe sees every frame that is passed on, and of a Data how many bytes it
+	// has: the bytes themselves may be left out. It is called from one goroutine per
 	// direction. It must not keep it, change it or block.
-	Observe func(f *wire.Frame, fromWorker bool)
+	Observe func(f *wire.Frame, bytes int, fromWorker bool)
 }
 
 // maxEarly and maxEarlyBytes bound the frames of a shim whose session has not
@@ -64,7 +65,7 @@ func NewRelay(shim *Link, o RelayOptions) *Relay {
 		start: make(chan *wire.Start, 1), acked: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	if r.observe == nil {
-		r.observe = func(*wire.Frame, bool) {}
+		r.observe = func(*wire.Frame, int, bool) {}
 	}
 	go r.fromShim()
 	go func() { // ends when the owner closes the link
@@ -189,11 +190,12 @@ func (w *workerSide) set(exit *wire.Exit, err error) {
 
 func (r *Relay) fromWorker(w *workerSide) {
 	for {
-		f, err := w.link.Recv()
+		p, err := w.link.recvPacket()
 		if err != nil {
 			w.set(nil, lostWorker(err))
 			return
 		}
+		f := p.frame
 		if refused := f.GetRefused(); refused != nil {
 			w.set(nil, &RefusedError{Refusal: refused.Refusal, Message: refused.Message, Remedy: refused.Remedy})
 			return
@@ -201,14 +203,14 @@ func (r *Relay) fromWorker(w *workerSide) {
 		if f.GetStarted() != nil {
 			r.attach(w.link)
 		}
-		r.observe(f, true)
+		r.observe(f, p.bytes(), true)
 		exit := f.GetExit()
 		if exit != nil {
 			r.mu.Lock()
 			r.passed = true
 			r.mu.Unlock()
 		}
-		r.shim.Send(f)
+		r.shim.pass(p)
 		if exit != nil {
 			w.set(exit, nil)
 			w.link.drain()
@@ -221,8 +223,8 @@ func (r *Relay) fromWorker(w *workerSide) {
 func (r *Relay) attach(worker *Link) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, f := range r.early {
-		worker.Send(f)
+	for _, p := range r.early {
+		worker.pass(p)
 	}
 	r.early, r.waiting, r.worker = nil, 0, worker
 }
@@ -236,9 +238,9 @@ func (r *Relay) detach() {
 func (r *Relay) fromShim() {
 	first := true
 	for {
-		f, err := r.shim.Recv()
+		p, err := r.shim.recvPacket()
 		if err == nil {
-			err = r.accept(f, first)
+			err = r.accept(p, first)
 		}
 		if err != nil {
 			r.leave(err)
@@ -248,7 +250,8 @@ func (r *Relay) fromShim() {
 	}
 }
 
-func (r *Relay) accept(f *wire.Frame, first bool) error {
+func (r *Relay) accept(p packet, first bool) error {
+	f := p.frame
 	if first {
 		start := f.GetStart()
 		if start == nil {
@@ -274,15 +277,15 @@ func (r *Relay) accept(f *wire.Frame, first bool) error {
 		r.passed = false
 		defer close(r.ended)
 	case r.worker == nil:
-		r.early, r.waiting = append(r.early, f), r.waiting+proto.Size(f)
+		r.early, r.waiting = append(r.early, p), r.waiting+proto.Size(f)+p.size
 		if len(r.early) > maxEarly || r.waiting > maxEarlyBytes {
 			return protocolErrorf("%d frames of %d bytes before the session started", len(r.early), r.waiting)
 		}
 		return nil
 	}
 	if r.worker != nil {
-		r.observe(f, false)
-		r.worker.Send(f)
+		r.observe(f, p.bytes(), false)
+		r.worker.pass(p)
 	}
 	if ack {
 		r.worker = nil
