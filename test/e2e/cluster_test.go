@@ -236,6 +236,24 @@ func (c *cluster) warm(ctx context.Context, class string) pod {
 	return c.find(ctx, "ffpod.dev/class="+class+",ffpod.dev/role=warm", "worker")
 }
 
+// serving is the worker of the class, warm or of a Job, in which the process with
+// the mark runs. The API server may still call a worker running that has ended.
+func (c *cluster) serving(ctx context.Context, class, role, mark string) pod {
+	GinkgoHelper()
+	var found []pod
+	Eventually(func() []pod {
+		found = nil
+		for _, p := range c.pods(ctx, "ffpod.dev/class="+class+",ffpod.dev/role="+role) {
+			candidate := pod{cluster: c, name: p.Name, uid: p.UID, container: "worker"}
+			if marked, err := candidate.marked(ctx, mark); err == nil && len(marked) > 0 {
+				found = append(found, candidate)
+			}
+		}
+		return found
+	}).WithContext(ctx).WithTimeout(lossBound).Should(HaveLen(1), "workers of class %s with %s", class, mark)
+	return found[0]
+}
+
 // metric reads one number of the scheduler's /metrics.
 func (c *cluster) metric(ctx context.Context, name string) float64 {
 	GinkgoHelper()

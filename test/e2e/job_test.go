@@ -69,24 +69,20 @@ var _ = Describe("A Job", Label(labelJob), func() {
 	}, NodeTimeout(planBound))
 
 	It("requests a GPU and gets its device", func(ctx SpecContext) {
-		run := jobs.ffmpeg("-v", "error", "-re", "-f", "lavfi", "-i", "testsrc2=size=64x64:rate=25", "-metadata", "title="+unique("gpu"), "-f", "null", "-progress", "pipe:1", "-")
-		mark := string(run.Args[9])
+		mark := unique("gpu")
 		seen := e2e.Home + "/seen-" + mark
+		run := jobs.ffmpeg("-v", "error", "-re", "-f", "lavfi", "-i", "testsrc2=size=64x64:rate=25", "-metadata", "title="+mark, "-f", "null", "-progress", "pipe:1", "-")
 		run.Env = append(run.Env, "FFPOD_CLASS=nvidia")
 		run.Stdin = &e2e.Input{Open: true}
 		run.Steps = []e2e.Step{{Seen: &e2e.Seen{FD: 1, Text: "progress=continue"}}, {File: seen}, {Write: []byte("q")}}
 		done := begin(ctx, e2e.Plan{Runs: []e2e.Run{run}})
 
-		var worker corev1.Pod
-		Eventually(func(g Gomega) {
-			running := world.pods(ctx, "ffpod.dev/class=nvidia,ffpod.dev/role=job")
-			g.Expect(running).To(HaveLen(1))
-			worker = running[0]
-			g.Expect(pod{cluster: world, name: worker.Name, container: "worker"}.marked(ctx, mark)).To(HaveLen(1))
-		}).WithContext(ctx).WithTimeout(planBound / 2).Should(Succeed())
-		gpus := worker.Spec.Containers[0].Resources.Limits["nvidia.com/gpu"]
+		worker := world.serving(ctx, "nvidia", labelJob, mark)
+		spec, err := world.set.CoreV1().Pods(namespace).Get(ctx, worker.name, metav1.GetOptions{})
+		Expect(err).NotTo(HaveOccurred())
+		gpus := spec.Spec.Containers[0].Resources.Limits["nvidia.com/gpu"]
 		Expect(gpus.String()).To(Equal("1"))
-		environ, err := pod{cluster: world, name: worker.Name, container: "worker"}.exec(ctx, nil, "cat", "/proc/1/environ")
+		environ, err := worker.exec(ctx, nil, "cat", "/proc/1/environ")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(strings.Split(environ, "\x00")).To(ContainElement(HavePrefix("FFPOD_FAKE_GPU=")), "the fake device plugin's; run against `go run ./test/cluster up`")
 		client.shell(ctx, "touch "+seen)

@@ -8,6 +8,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ffpod/ffpod/podexec/session"
@@ -19,7 +20,12 @@ var _ = everyWay("A shim that is killed", func(w way) {
 		mark := unique("orphan")
 		run := w.child(e2e.Child{Mark: mark, Ready: true, Ignore: []int{1, 2, 3, 13, 15}, Stdout: e2e.Flood{Bytes: 1 << 40}})
 		run.Steps = []e2e.Step{ready, {Seen: &e2e.Seen{FD: 1, Bytes: mib}}, {Signal: syscall.SIGKILL}}
-		Expect(one(ctx, run)).To(killed(int(syscall.SIGKILL)))
+		r := one(ctx, run)
+		Expect(r).To(killed(int(syscall.SIGKILL)))
+		if w.name == labelJob { // the worker goes with its Job
+			Eventually(func() []corev1.Pod { return podsOf(ctx, sessionOf(r)) }).WithContext(ctx).WithTimeout(jobTruthBound).Should(BeEmpty())
+			return
+		}
 		Eventually(func(g Gomega) {
 			g.Expect(client.marked(ctx, mark)).To(BeEmpty())
 			g.Expect(world.warm(ctx, "fake").marked(ctx, mark)).To(BeEmpty())
@@ -32,8 +38,7 @@ func lingering(ctx context.Context, w way, c e2e.Child) (<-chan []e2e.Result, po
 	GinkgoHelper()
 	c.Mark, c.Ready, c.Stay = unique("linger"), true, true
 	done := begin(ctx, e2e.Plan{Runs: []e2e.Run{w.childOf("single", c)}})
-	worker := world.find(ctx, "ffpod.dev/class=single,ffpod.dev/role="+w.name, "worker")
-	Eventually(func() ([]e2e.Process, error) { return worker.marked(ctx, c.Mark) }).WithContext(ctx).WithTimeout(lossBound).ShouldNot(BeEmpty())
+	worker := world.serving(ctx, "single", w.name, c.Mark)
 	return done, worker
 }
 

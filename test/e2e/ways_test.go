@@ -20,7 +20,8 @@ const film = "/media/film.mkv"
 type way struct {
 	name string
 	env  []string
-	// few is how many sessions a spec may spend: a Job is a pod.
+	// few is how many sessions a spec may spend: a Job is a pod, and 256 of them
+	// would take five minutes to say what 12 say.
 	few int
 	// wide is how many of them may run at a time.
 	wide int
