@@ -179,9 +179,12 @@ func (c *cluster) schedulerLog(ctx context.Context) string {
 	return string(b)
 }
 
-// uninstall deletes the namespaces and waits until they are gone.
+// uninstall deletes the namespaces, waits until they are gone, and deletes what
+// is outside them for this install alone.
 func (c *cluster) uninstall(ctx context.Context) {
 	GinkgoHelper()
+	err := c.set.RbacV1().ClusterRoleBindings().Delete(ctx, namespace+"-token-review", metav1.DeleteOptions{})
+	Expect(err == nil || apierrors.IsNotFound(err)).To(BeTrue(), "%v", err)
 	names := []string{namespace, stranger}
 	for _, name := range names {
 		err := c.set.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{})
