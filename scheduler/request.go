@@ -39,6 +39,7 @@ func (r *run) parse(ctx context.Context) error {
 	if p := r.start.GetProgram(); p != wire.Program_FFMPEG && p != wire.Program_FFPROBE {
 		return refuse(wire.Refusal_BAD_START, "use the shim of this release", "program %d is neither ffmpeg nor ffprobe", p)
 	}
+	r.start.Env = session.ForwardedEnv(r.start.GetEnv())
 	r.command = parseArgv(r.start)
 	return r.wants()
 }
@@ -150,13 +151,18 @@ type Record struct {
 	Asked   time.Time    `json:"asked"`
 }
 
-// maxOutputs bounds the record: more outputs than this are not fenced one by one.
-const maxOutputs = 64
+// maxOutputs and maxRecord bound the record, which every Describe of the worker
+// returns: more outputs, or bytes of their names, are not fenced one by one.
+const (
+	maxOutputs = 64
+	maxRecord  = 16 << 10
+)
 
 func (r *run) record() ([]byte, error) {
 	rec := Record{V: 1, Caller: r.caller, Kind: string(r.command.Kind), Class: r.worker.Class, Policy: string(r.policy), Asked: r.asked.UTC()}
+	size := 0
 	for _, key := range r.command.OutputKeys() {
-		if len(rec.Outputs) < maxOutputs {
+		if size += len(key); len(rec.Outputs) < maxOutputs && size <= maxRecord {
 			rec.Outputs = append(rec.Outputs, []byte(key))
 		}
 	}

@@ -102,6 +102,7 @@ func (s *shim) session(ctx context.Context, cancel context.CancelCauseFunc, caug
 			caught.begin()
 			keys.stop() // from here on they are the program's
 		},
+		OnExit: func(*wire.Exit) { caught.end() },
 	}
 	exit, err := client.Run(ctx, stream)
 	if err == nil {

@@ -169,13 +169,13 @@ func TestSignalsAreForwarded(t *testing.T) {
 		s := serve(t, serverName, func(p *peer) error {
 			p.begin()
 			// The shim's word that it wrote proves that it knows of the start.
-			p.send(&wire.Data{Pipe: wire.Pipe_STDOUT, Bytes: []byte("x")})
+			written := p.enough()
 			for f := p.next(); f != nil; f = p.next() {
 				if f.GetAck() != nil {
 					arrived <- struct{}{}
 				}
 				if got := f.GetSignal(); got != nil {
-					p.exit(&wire.Exit{Code: 100 + got.Number, Stdout: 1})
+					p.exit(&wire.Exit{Code: 100 + got.Number, Stdout: written})
 					return nil
 				}
 			}
@@ -185,6 +185,43 @@ func TestSignalsAreForwarded(t *testing.T) {
 		signal(sig)
 		if r := wait(); r.code != 100+int(sig) || r.stderr != "" {
 			t.Errorf("signal %d: %+v", sig, r)
+		}
+	}
+}
+
+// A shim whose reader stalls after the program ended dies of a signal as a program
+// that is blocked in write(2) would.
+func TestSignalAfterTheExit(t *testing.T) {
+	arrived := make(chan struct{}, 1)
+	s := serve(t, serverName, func(p *peer) error {
+		p.begin()
+		arrived <- struct{}{}
+		p.exit(&wire.Exit{Stdout: p.enough()}) // returns when the shim is gone
+		return nil
+	})
+	cmd := call{args: encode, env: s.settings}.command()
+	stdout, err := cmd.StdoutPipe() // never read
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdout.Close()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-arrived
+	for deadline := time.After(10 * time.Second); ; {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // until the exit has arrived it is forwarded
+		select {
+		case <-s.ended:
+			_ = cmd.Wait()
+			if got := cmd.ProcessState.Sys().(syscall.WaitStatus); got.Signal() != syscall.SIGTERM {
+				t.Errorf("ended with %v", got)
+			}
+			return
+		case <-deadline:
+			_ = cmd.Process.Kill()
+			t.Fatal("SIGTERM does nothing")
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

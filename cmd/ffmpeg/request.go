@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ffpod/ffpod/podexec/buildid"
+	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
@@ -87,28 +88,13 @@ func niceness() uint32 {
 	return uint32(max(0, 20-raw)) // the kernel's call returns 20 - nice
 }
 
-// allowed keeps the variables that change what ffmpeg, its drivers and its
-// network code do. Everything else is the caller's own business, and often its
-// secret.
+// allowed keeps the variables that may reach a worker.
 func allowed(environ []string) [][]byte {
-	var kept [][]byte
-	for _, e := range environ {
-		name, _, ok := strings.Cut(e, "=")
-		if ok && isAllowed(name) {
-			kept = append(kept, []byte(e))
-		}
+	all := make([][]byte, len(environ))
+	for i, v := range environ {
+		all[i] = []byte(v)
 	}
-	return kept
-}
-
-func isAllowed(name string) bool {
-	switch name {
-	case "NEOReadDebugKeys", "EnableExtendedVaFormats", "AMD_DEBUG",
-		"http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
-		"FFREPORT", "LANG", "LC_ALL", "TZ":
-		return true
-	}
-	return strings.HasPrefix(name, "LIBVA_") || strings.HasPrefix(name, "ROC_")
+	return session.ForwardedEnv(all)
 }
 
 // build is the build id of the caller's ffmpeg, also for ffprobe: the two come

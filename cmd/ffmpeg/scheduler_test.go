@@ -158,6 +158,16 @@ func (p *peer) begin() {
 	p.send(&wire.Started{Pid: 42, Epoch: 1})
 }
 
+// enough sends so many bytes of stdout that the shim acknowledges some when it
+// has written them, and more than a pipe that nobody reads takes.
+func (p *peer) enough() uint64 {
+	const frames, size = 6, 32 << 10
+	for i := range frames {
+		p.send(&wire.Data{Pipe: wire.Pipe_STDOUT, Offset: uint64(i * size), Bytes: make([]byte, size)})
+	}
+	return frames * size
+}
+
 // exit ends both pipes and the session and waits for the shim's word.
 func (p *peer) exit(e *wire.Exit) {
 	p.send(

@@ -11,7 +11,8 @@ import (
 
 // forwarded are the signals that reach the program on the worker. What the
 // caller had ignored for it (nohup) stays ignored. TSTP, TTIN and TTOU keep
-// stopping the shim, and the rings then stop the program.
+// stopping the shim, and the rings then stop the program; a shim that is stopped
+// for longer than the bound on silence (20 s) counts as dead.
 var forwarded = [...]syscall.Signal{
 	syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP,
 	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGCONT,
@@ -20,7 +21,8 @@ var forwarded = [...]syscall.Signal{
 var errSignalled = errors.New("the caller sent a signal")
 
 // signals takes the caller's signals: before the program started one that
-// would end it ends the session, later all are forwarded. It owns one
+// would end it ends the session, later all are forwarded, and once it has ended,
+// while a slow reader still takes its last bytes, they end the shim. It owns one
 // goroutine; stop ends it and waits.
 type signals struct {
 	raw     chan os.Signal
@@ -31,6 +33,7 @@ type signals struct {
 
 	mu      sync.Mutex
 	started bool
+	ended   bool
 	fatal   syscall.Signal // the first that ended the session before its start
 }
 
@@ -72,9 +75,15 @@ func (s *signals) take(sig syscall.Signal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.started {
-		if sig != syscall.SIGWINCH && sig != syscall.SIGCONT && s.fatal == 0 {
+		if ends(sig) && s.fatal == 0 {
 			s.fatal = sig
 			s.cancel(errSignalled)
+		}
+		return
+	}
+	if s.ended {
+		if ends(sig) {
+			os.Exit(die(sig))
 		}
 		return
 	}
@@ -83,6 +92,9 @@ func (s *signals) take(sig syscall.Signal) {
 	default: // 64 unsent signals: the session is stuck and one more tells nothing
 	}
 }
+
+// ends tells whether a process that does not handle the signal dies of it.
+func ends(sig syscall.Signal) bool { return sig != syscall.SIGWINCH && sig != syscall.SIGCONT }
 
 // abandon ends the session if its program does not run yet; afterwards the
 // program itself hears what the caller wants.
@@ -98,6 +110,13 @@ func (s *signals) abandon(cause error) {
 func (s *signals) begin() {
 	s.mu.Lock()
 	s.started = true
+	s.mu.Unlock()
+}
+
+// end says that the program has ended.
+func (s *signals) end() {
+	s.mu.Lock()
+	s.ended = true
 	s.mu.Unlock()
 }
 

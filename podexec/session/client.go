@@ -33,6 +33,9 @@ type Client struct {
 	OnProgress func(*wire.Progress)
 	OnTicket   func(*wire.Ticket)
 	OnStarted  func(*wire.Started)
+	// OnExit is called when the end is known, before the last bytes are written: a
+	// signal has nothing to go to any more. May be nil.
+	OnExit func(*wire.Exit)
 	// Direct says that the peer is the supervisor itself: there is no Ticket, so
 	// the process may have started as soon as Start was sent.
 	Direct bool
@@ -287,5 +290,8 @@ func (r *clientRun) finished(e *wire.Exit) error {
 	r.stdout.Finish()
 	r.stderr.Finish()
 	r.exit = e
+	if r.OnExit != nil {
+		r.OnExit(e)
+	}
 	return nil
 }
