@@ -127,7 +127,7 @@ func TestFramesThatBreakAPipe(t *testing.T) {
 		"data of stdout": d(&wire.Data{Pipe: wire.Pipe_STDOUT, Bytes: []byte("x")}),
 		"data of none":   d(&wire.Data{Bytes: []byte("x")}),
 		"a gap":          d(&wire.Data{Pipe: wire.Pipe_STDIN, Offset: 5, Bytes: []byte("x")}),
-		"too much":       d(&wire.Data{Pipe: wire.Pipe_STDIN, Bytes: make([]byte, 4<<20)}),
+		"too much":       d(&wire.Data{Pipe: wire.Pipe_STDIN, Bytes: make([]byte, 4*session.DefaultRing+1)}),
 		"ack beyond":     {Kind: &wire.Frame_Ack{Ack: &wire.Ack{Pipe: wire.Pipe_STDOUT, Offset: 1 << 40}}},
 	} {
 		t.Run(name, func(t *testing.T) {

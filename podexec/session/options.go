@@ -13,9 +13,10 @@ import (
 // exits with 0, 1, 69, 123 or 255, shells use 126 and above.
 const InfrastructureExit = 125
 
-// DefaultRing bounds the unacknowledged bytes of one pipe. A Linux pipe holds
-// 64 KiB; four of them keep a hop of 1 ms busy at 256 MB/s.
-const DefaultRing = 256 << 10
+// DefaultRing bounds the unacknowledged bytes of one pipe. It is on its way in
+// six places between the two ends; when each holds little, each copies little at
+// a time, and the whole way gets slower by a fifth with a quarter of this.
+const DefaultRing = 1 << 20
 
 const (
 	// A stream's window holds the rings of stdout and stderr and as much again
@@ -28,29 +29,32 @@ const (
 	// default stack limit), the envelope is small.
 	maxMessage = 8 << 20
 
-	channelBuffer = 256 << 10
-	edgeBuffer    = 32 << 10
+	// largeBuffer is where much passes in one call; gRPC takes write buffers from a
+	// pool and gives them back when idle. smallBuffer is what each of many
+	// connections holds on to.
+	largeBuffer = 256 << 10
+	smallBuffer = 32 << 10
 )
 
 // ServerOptions are for the server on the shim's hop: many connections, one
-// session each, so buffers are small.
+// session each, which sends much and receives little.
 func ServerOptions() []grpc.ServerOption {
-	return append(serverOptions(), grpc.ReadBufferSize(edgeBuffer), grpc.WriteBufferSize(edgeBuffer))
+	return append(serverOptions(), grpc.ReadBufferSize(smallBuffer), grpc.WriteBufferSize(largeBuffer))
 }
 
 // ChannelServerOptions are for the supervisor: few connections, many sessions.
 func ChannelServerOptions() []grpc.ServerOption {
-	return append(serverOptions(), grpc.ReadBufferSize(channelBuffer), grpc.WriteBufferSize(channelBuffer))
+	return append(serverOptions(), grpc.ReadBufferSize(largeBuffer), grpc.WriteBufferSize(largeBuffer))
 }
 
 // DialOptions are for the shim.
 func DialOptions() []grpc.DialOption {
-	return append(dialOptions(), grpc.WithReadBufferSize(edgeBuffer), grpc.WithWriteBufferSize(edgeBuffer))
+	return append(dialOptions(), grpc.WithReadBufferSize(largeBuffer), grpc.WithWriteBufferSize(smallBuffer))
 }
 
 // ChannelDialOptions are for the client at the scheduler's end of a channel.
 func ChannelDialOptions() []grpc.DialOption {
-	return append(dialOptions(), grpc.WithReadBufferSize(channelBuffer), grpc.WithWriteBufferSize(channelBuffer))
+	return append(dialOptions(), grpc.WithReadBufferSize(largeBuffer), grpc.WithWriteBufferSize(largeBuffer))
 }
 
 func serverOptions() []grpc.ServerOption {

@@ -18,14 +18,22 @@ func Dial(ctx context.Context, name string, wait time.Duration, in io.Reader, ou
 	}
 	defer conn.Close()
 	ended := make(chan error, 2)
-	go func() { _, err := io.Copy(conn, in); ended <- err }()
-	go func() { _, err := io.Copy(out, conn); ended <- err }()
+	go func() { ended <- carry(conn, in) }()
+	go func() { ended <- carry(out, conn) }()
 	select {
 	case err := <-ended: // the other copy ends with the process
 		return err
 	case <-ctx.Done():
 		return nil
 	}
+}
+
+// carry copies with a large buffer and plain reads and writes: splice(2), which
+// io.Copy would choose, passes on the small pieces of a socket one by one, and
+// every hop after this one pays for each piece.
+func carry(dst io.Writer, src io.Reader) error {
+	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, 256<<10))
+	return err
 }
 
 // connect retries: an exec may come before the supervisor listens.
