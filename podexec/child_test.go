@@ -25,7 +25,18 @@ func TestMain(m *testing.M) {
 		child(os.Args[1:])
 		os.Exit(0)
 	}
+	heedSignals()
 	goleak.VerifyTestMain(m)
+}
+
+// heedSignals takes back what nohup or a CI runner set to be ignored: children
+// would inherit it. A handled signal is at its default after exec.
+func heedSignals() {
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 }
 
 func child(args []string) {

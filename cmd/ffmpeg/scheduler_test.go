@@ -161,7 +161,8 @@ func (p *peer) begin() {
 // enough sends so many bytes of stdout that the shim acknowledges some when it
 // has written them, and more than a pipe that nobody reads takes.
 func (p *peer) enough() uint64 {
-	const frames, size = 6, 32 << 10
+	const size = 32 << 10
+	const frames = session.DefaultRing / size
 	for i := range frames {
 		p.send(&wire.Data{Pipe: wire.Pipe_STDOUT, Offset: uint64(i * size), Bytes: make([]byte, size)})
 	}

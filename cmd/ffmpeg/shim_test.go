@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -25,6 +26,13 @@ func TestMain(m *testing.M) {
 }
 
 func buildAndTest(m *testing.M) int {
+	// What nohup or a CI runner set to be ignored, children would inherit; a
+	// handled signal is at its default after exec.
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 	dir, err := os.MkdirTemp("", "ffpod-shim-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
