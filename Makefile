@@ -80,7 +80,7 @@ verify: generate lint build-arm64 ## Generated code is current, lint is clean, a
 ##@ The local cluster
 .PHONY: cluster
 cluster: ## A real Kubernetes node on this machine (nothing to do when KUBECONFIG is yours)
-	@$(if $(OWN_CLUSTER),echo "cluster: yours, $(OWN_CLUSTER)",go run ./test/cluster up)
+	@$(if $(OWN_CLUSTER),echo "cluster: yours: $(OWN_CLUSTER)",go run ./test/cluster up)
 
 .PHONY: cluster-down
 cluster-down: ## Remove it: processes, mounts, namespaces, cgroups, links
