@@ -50,7 +50,7 @@
 //	the shim or its connection        cancelled             the session is ended
 //	the worker refuses                placed again, 3 times -
 //	the worker, its channel or node   placed again, 3 times Lost, with the cause
-//	a Job cannot start                placed again, 3 times -
+//	a Job cannot start                placed again, or Refused once its wait is over
 //	nothing becomes free              Refused QUEUE_TIMEOUT -
 //	this process is told to stop      Refused DRAINING      Lost
 //

@@ -221,9 +221,12 @@ func (r *run) runsNow(ctx context.Context) {
 }
 
 // observe counts. It is called by two goroutines, one per direction.
-func (r *run) observe(f *wire.Frame, bytes int, _ bool) {
+func (r *run) observe(f *wire.Frame, bytes int, fromWorker bool) {
 	switch k := f.Kind.(type) {
 	case *wire.Frame_Data:
+		if fromWorker == (k.Data.GetPipe() == wire.Pipe_STDIN) {
+			return // nobody's to send
+		}
 		end := k.Data.GetOffset() + uint64(bytes)
 		switch k.Data.GetPipe() {
 		case wire.Pipe_STDIN:
@@ -234,6 +237,9 @@ func (r *run) observe(f *wire.Frame, bytes int, _ bool) {
 			r.bytes.stderr.Store(end)
 		}
 	case *wire.Frame_Started:
+		if !fromWorker {
+			return
+		}
 		select {
 		case <-r.started: // a worker says it once
 		default:
@@ -282,6 +288,7 @@ func (r *run) ended(ctx context.Context, err error) error {
 	select {
 	case <-r.held.Done():
 		err = r.held.Cause()
+	case <-ctx.Done():
 	case <-timeout.C:
 	}
 	return &session.LostError{Cause: err, MayHaveStarted: true} // who reports it names the worker

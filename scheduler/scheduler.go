@@ -212,9 +212,11 @@ func (s *Scheduler) enter(ctx context.Context, r *run) (context.Context, func())
 	stop := context.AfterFunc(stream, func() { r.cancel(session.ErrShimGone) }) // with a cause that says more
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.serving.Add(1)
 	s.live[r] = r.cancel
-	if s.draining {
+	counted := !s.draining // Drain waits already: it may be told of no more
+	if counted {
+		s.serving.Add(1)
+	} else {
 		r.cancel(errDraining)
 	}
 	return ctx, func() {
@@ -223,7 +225,9 @@ func (s *Scheduler) enter(ctx context.Context, r *run) (context.Context, func())
 		delete(s.live, r)
 		s.mu.Unlock()
 		r.cancel(nil)
-		s.serving.Done()
+		if counted {
+			s.serving.Done()
+		}
 	}
 }
 

@@ -189,40 +189,55 @@ func TestSignalsAreForwarded(t *testing.T) {
 	}
 }
 
-// A shim whose reader stalls after the program ended dies of a signal as a program
-// that is blocked in write(2) would.
-func TestSignalAfterTheExit(t *testing.T) {
-	arrived := make(chan struct{}, 1)
-	s := serve(t, serverName, func(p *peer) error {
-		p.begin()
-		arrived <- struct{}{}
-		p.exit(&wire.Exit{Stdout: p.enough()}) // returns when the shim is gone
-		return nil
-	})
-	cmd := call{args: encode, env: s.settings}.command()
-	stdout, err := cmd.StdoutPipe() // never read
-	if err != nil {
-		t.Fatal(err)
+// A shim whose reader stalls after the program ended, or was lost, dies of a signal
+// as a program that is blocked in write(2) would.
+func TestSignalAfterTheEnd(t *testing.T) {
+	ends := map[string]func(p *peer) error{
+		"exit": func(p *peer) error {
+			p.exit(&wire.Exit{Stdout: p.enough()}) // returns when the shim is gone
+			return nil
+		},
+		"lost": func(p *peer) error {
+			p.enough()
+			return status.Error(codes.Unavailable, "the scheduler is shutting down")
+		},
 	}
-	defer stdout.Close()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	<-arrived
-	for deadline := time.After(10 * time.Second); ; {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // until the exit has arrived it is forwarded
-		select {
-		case <-s.ended:
-			_ = cmd.Wait()
-			if got := cmd.ProcessState.Sys().(syscall.WaitStatus); got.Signal() != syscall.SIGTERM {
-				t.Errorf("ended with %v", got)
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			arrived := make(chan struct{}, 1)
+			s := serve(t, serverName, func(p *peer) error {
+				p.begin()
+				arrived <- struct{}{}
+				return end(p)
+			})
+			cmd := call{args: encode, env: s.settings}.command()
+			stdout, err := cmd.StdoutPipe() // never read
+			if err != nil {
+				t.Fatal(err)
 			}
-			return
-		case <-deadline:
-			_ = cmd.Process.Kill()
-			t.Fatal("SIGTERM does nothing")
-		case <-time.After(20 * time.Millisecond):
-		}
+			defer stdout.Close()
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			<-arrived
+			dead := make(chan error, 1)
+			go func() { dead <- cmd.Wait() }()
+			for deadline := time.After(10 * time.Second); ; {
+				_ = cmd.Process.Signal(syscall.SIGTERM) // until the end has arrived it is forwarded
+				select {
+				case <-dead:
+					if got := cmd.ProcessState.Sys().(syscall.WaitStatus); got.Signal() != syscall.SIGTERM {
+						t.Errorf("ended with %v", got)
+					}
+					return
+				case <-deadline:
+					_ = cmd.Process.Kill()
+					<-dead
+					t.Fatal("SIGTERM does nothing")
+				case <-time.After(20 * time.Millisecond):
+				}
+			}
+		})
 	}
 }
 

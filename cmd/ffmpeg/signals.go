@@ -113,10 +113,10 @@ func (s *signals) begin() {
 	s.mu.Unlock()
 }
 
-// end says that the program has ended.
+// end says that the program has ended, or is lost.
 func (s *signals) end() {
 	s.mu.Lock()
-	s.ended = true
+	s.ended = s.started
 	s.mu.Unlock()
 }
 

@@ -97,7 +97,7 @@ func TestKubectlName(t *testing.T) {
 // does, and whatever the umask is.
 func TestInstall(t *testing.T) {
 	from, dir := t.TempDir(), filepath.Join(t.TempDir(), "a", "b")
-	sources := map[string]string{"ffmpeg": "#!/bin/sh\necho shim $0\n", "worker": "#!/bin/sh\necho worker\n"}
+	sources := map[string]string{"ffmpeg": "#!/bin/sh\necho shim $0\n", "worker": "#!/bin/sh\necho worker\n", "ffpod": "#!/bin/sh\necho ffpod\n"}
 	for name, text := range sources {
 		if err := os.WriteFile(filepath.Join(from, name), []byte(text), 0o400); err != nil {
 			t.Fatal(err)
@@ -112,10 +112,10 @@ func TestInstall(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 3 {
+	if err != nil || len(entries) != 4 {
 		t.Fatalf("%v, %v", entries, err)
 	}
-	for name, want := range map[string]string{"ffmpeg": "shim", "ffprobe": "shim", "worker": "worker"} {
+	for name, want := range map[string]string{"ffmpeg": "shim", "ffprobe": "shim", "worker": "worker", "ffpod": "ffpod"} {
 		out, err := exec.Command(filepath.Join(dir, name)).Output()
 		if err != nil || !strings.HasPrefix(string(out), want) {
 			t.Errorf("%s: %q, %v", name, out, err)
@@ -135,8 +135,10 @@ func TestInstallFails(t *testing.T) {
 		t.Errorf("missing source: %v", err)
 	}
 	file := filepath.Join(from, "ffmpeg")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"ffmpeg", "ffpod"} {
+		if err := os.WriteFile(filepath.Join(from, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := install("shim", from, file, new(bytes.Buffer)); err == nil {
 		t.Error("installed into a file")

@@ -26,7 +26,7 @@ func installed(part string) (source string, names []string, ok bool) {
 func newInstall() *cobra.Command {
 	return &cobra.Command{
 		Use:   "install shim|supervisor DIR",
-		Short: "Copy the shim (as ffmpeg and ffprobe) or the supervisor (as worker) into a directory",
+		Short: "Copy the shim (as ffmpeg and ffprobe, with ffpod) or the supervisor (as worker) into a directory",
 		Long: "Install copies the binary that lies beside ffpod itself. Init containers run it to bring the shim, or the\n" +
 			"supervisor, into a volume of a pod with any other image. What was there before is replaced at once: a process\n" +
 			"that starts meanwhile gets the old or the new file, whole.",
@@ -54,23 +54,32 @@ func install(part, from, dir string, report io.Writer) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("install %s: %w", part, err)
 	}
+	if part == "shim" { // `ffpod explain` is of use where the shim is
+		if err := place(func() error { return replace(filepath.Join(from, "ffpod"), filepath.Join(dir, "ffpod")) }, filepath.Join(dir, "ffpod"), report); err != nil {
+			return fmt.Errorf("install %s: %w", part, err)
+		}
+	}
 	from = filepath.Join(from, source)
 	for i, name := range names {
 		to := filepath.Join(dir, name)
-		var err error
-		if i == 0 {
-			err = replace(from, to)
-		} else {
-			err = alias(filepath.Join(dir, names[0]), to)
+		copied := func() error { return replace(from, to) }
+		if i > 0 {
+			copied = func() error { return alias(filepath.Join(dir, names[0]), to) }
 		}
-		if err != nil {
+		if err := place(copied, to, report); err != nil {
 			return fmt.Errorf("install %s: %w", part, err)
-		}
-		if _, err := fmt.Fprintf(report, "installed %s\n", to); err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+// place does one file and says so.
+func place(do func() error, to string, report io.Writer) error {
+	if err := do(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(report, "installed %s\n", to)
+	return err
 }
 
 // replace copies a program. The copy gets its name only when it is whole and

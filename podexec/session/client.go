@@ -33,8 +33,9 @@ type Client struct {
 	OnProgress func(*wire.Progress)
 	OnTicket   func(*wire.Ticket)
 	OnStarted  func(*wire.Started)
-	// OnExit is called when the end is known, before the last bytes are written: a
-	// signal has nothing to go to any more. May be nil.
+	// OnExit is called when the session is over, before the last bytes are written: a
+	// signal has nothing to go to any more. Its argument is nil when the session is
+	// lost or was refused. May be nil.
 	OnExit func(*wire.Exit)
 	// Direct says that the peer is the supervisor itself: there is no Ticket, so
 	// the process may have started as soon as Start was sent.
@@ -136,7 +137,14 @@ func (r *clientRun) leave(cause error) error {
 		return nil
 	}
 	r.left = true
+	r.tellEnd(nil)
 	return r.lost(cause)
+}
+
+func (r *clientRun) tellEnd(e *wire.Exit) {
+	if r.OnExit != nil {
+		r.OnExit(e)
+	}
 }
 
 // lost is the error of a stream that ended. It must be called with the lock held.
@@ -202,6 +210,7 @@ func (r *clientRun) decide(f *wire.Frame, err error) bool {
 	}
 	decided := r.err != nil || r.exit != nil
 	if decided {
+		r.tellEnd(r.exit)
 		close(r.ended)
 	}
 	return decided
@@ -236,6 +245,9 @@ func (r *clientRun) handle(f *wire.Frame) error {
 	case *wire.Frame_Started:
 		return r.start(k.Started)
 	case *wire.Frame_Refused:
+		if r.started {
+			return protocolErrorf("refused after the start")
+		}
 		return &RefusedError{Refusal: k.Refused.Refusal, Message: k.Refused.Message, Remedy: k.Refused.Remedy}
 	case *wire.Frame_Lost:
 		return &LostError{Message: k.Lost.Message, MayHaveStarted: true}
@@ -290,8 +302,5 @@ func (r *clientRun) finished(e *wire.Exit) error {
 	r.stdout.Finish()
 	r.stderr.Finish()
 	r.exit = e
-	if r.OnExit != nil {
-		r.OnExit(e)
-	}
 	return nil
 }

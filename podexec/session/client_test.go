@@ -40,6 +40,7 @@ func TestClientOutcomes(t *testing.T) {
 		"end while running":           {frames: []*wire.Frame{ticketFrame(), startedFrame(), data(wire.Pipe_STDOUT, 0, "hi", false)}, lost: true, begun: true, wantOut: "hi"},
 		"lost in words":               {frames: []*wire.Frame{ticketFrame(), startedFrame(), {Kind: &wire.Frame_Lost{Lost: &wire.Lost{Message: "the pod was deleted"}}}}, lost: true, begun: true, wantInErr: "the pod was deleted"},
 		"refused":                     {frames: []*wire.Frame{refusedFrame(wire.Refusal_NO_SLOT)}, refused: true},
+		"refused after the start":     {frames: []*wire.Frame{ticketFrame(), startedFrame(), refusedFrame(wire.Refusal_WORKER)}, lost: true, begun: true},
 		"refused after the ticket":    {frames: []*wire.Frame{ticketFrame(), refusedFrame(wire.Refusal_WORKER)}, refused: true},
 		"a gap":                       {frames: []*wire.Frame{ticketFrame(), startedFrame(), data(wire.Pipe_STDOUT, 5, "hi", false)}, lost: true, begun: true},
 		"frames nobody knows":         {frames: []*wire.Frame{{}, ticketFrame(), {}, startedFrame(), exitFrame(1, 0, 0)}, wantExit: 1},

@@ -189,6 +189,7 @@ func (w *workerSide) set(exit *wire.Exit, err error) {
 }
 
 func (r *Relay) fromWorker(w *workerSide) {
+	started := false
 	for {
 		p, err := w.link.recvPacket()
 		if err != nil {
@@ -196,11 +197,15 @@ func (r *Relay) fromWorker(w *workerSide) {
 			return
 		}
 		f := p.frame
-		if refused := f.GetRefused(); refused != nil {
+		if refused := f.GetRefused(); refused != nil && started {
+			w.set(nil, lostWorker(protocolErrorf("refused after the start")))
+			return
+		} else if refused != nil {
 			w.set(nil, &RefusedError{Refusal: refused.Refusal, Message: refused.Message, Remedy: refused.Remedy})
 			return
 		}
 		if f.GetStarted() != nil {
+			started = true
 			r.attach(w.link)
 		}
 		r.observe(f, p.bytes(), true)
@@ -210,9 +215,11 @@ func (r *Relay) fromWorker(w *workerSide) {
 			r.passed = true
 			r.mu.Unlock()
 		}
+		if exit != nil {
+			w.set(exit, nil) // before the shim can acknowledge it
+		}
 		r.shim.pass(p)
 		if exit != nil {
-			w.set(exit, nil)
 			w.link.drain()
 			return
 		}

@@ -317,9 +317,26 @@ func (l *Launcher) lease(ctx context.Context, r *launch, pod *corev1.Pod, channe
 		},
 		func() {
 			close(destroyed)
-			l.delete(ctx, r.job)
-			l.drop(r)
+			l.destroy(ctx, r)
 		}), nil
+}
+
+// destroy deletes the Job, beside its caller: a session's last words do not wait
+// for an API server that hangs.
+func (l *Launcher) destroy(ctx context.Context, r *launch) {
+	end := func() {
+		l.delete(ctx, r.job)
+		l.drop(r)
+	}
+	l.mu.Lock()
+	stopped := l.stopped
+	if !stopped {
+		l.serving.Go(end)
+	}
+	l.mu.Unlock()
+	if stopped {
+		end()
+	}
 }
 
 // watch closes the channel when it ends, the pod ends, or the lease ends, and

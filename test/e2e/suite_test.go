@@ -37,6 +37,7 @@ var _ = SynchronizedBeforeSuite(func(ctx SpecContext) {
 	client.shell(ctx, `/usr/bin/ffmpeg -v error -y -f lavfi -i testsrc2=size=320x180:rate=25 -f lavfi -i sine=frequency=440 -t 12 \
 		-c:v libx264 -preset ultrafast -g 50 -c:a aac `+film)
 	world.awaitWorkers(ctx)
+	works(ctx)
 }, func(ctx SpecContext) {
 	if world == nil {
 		world = connect()
