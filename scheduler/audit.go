@@ -58,7 +58,11 @@ func (r *run) outcome(err error) outcome {
 }
 
 func refusal(e *session.RefusedError) outcome {
-	return outcome{state: store.Refused, word: "refused", cause: e.Refusal.String() + ": " + e.Message,
+	cause := e.Refusal.String()
+	if e.Refusal != wire.Refusal_BAD_START { // its words may quote the caller's directory, which is nobody else's to read
+		cause += ": " + e.Message
+	}
+	return outcome{state: store.Refused, word: "refused", cause: cause,
 		frame: &wire.Frame{Kind: &wire.Frame_Refused{Refused: &wire.Refused{Refusal: e.Refusal, Message: e.Message, Remedy: e.Remedy}}}}
 }
 

@@ -348,7 +348,7 @@ func (s *Supervisor) begin(start *wire.Start) (*run, wire.Refusal, error) {
 		return nil, wire.Refusal_NO_PROGRAM, fmt.Errorf("worker %s has no %s", s.conf.Pod, name)
 	}
 	if dir, err := os.Stat(string(start.Cwd)); err != nil || !dir.IsDir() {
-		return nil, wire.Refusal_BAD_START, fmt.Errorf("the caller's working directory does not exist on worker %s", s.conf.Pod)
+		return nil, wire.Refusal_BAD_START, fmt.Errorf("the working directory %q does not exist on worker %s", start.Cwd, s.conf.Pod)
 	}
 	p, err := s.children.start(path, start, environment(os.Environ(), start.Env))
 	if err != nil {
