@@ -22,11 +22,11 @@ help: ## Print the targets
 
 ##@ The two commands
 .PHONY: demo
-demo: cluster images ## The main job, visibly, on a real cluster: first time 15 min, then 1 min
+demo: cluster images ## The main job, visibly, on a real cluster: first time about 10 min, then half a minute
 	@KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/demo
 
 .PHONY: test
-test: unit cluster images integration e2e ## Prove everything: first time 25 min, then 15 min
+test: unit cluster images integration e2e ## Prove everything: first time about 20 min, then 7 min
 
 ##@ Parts
 .PHONY: build
