@@ -27,7 +27,7 @@ import (
 func TestClusterRun(t *testing.T) {
 	rc, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), nil).ClientConfig()
 	if err != nil {
-		t.Skipf("no cluster: %v", err)
+		t.Fatalf("no cluster in KUBECONFIG: %v; run `make cluster`", err)
 	}
 	client, err := kubernetes.NewForConfig(rc)
 	if err != nil {

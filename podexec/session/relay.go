@@ -197,10 +197,11 @@ func (r *Relay) fromWorker(w *workerSide) {
 			return
 		}
 		f := p.frame
-		if refused := f.GetRefused(); refused != nil && started {
-			w.set(nil, lostWorker(protocolErrorf("refused after the start")))
-			return
-		} else if refused != nil {
+		if refused := f.GetRefused(); refused != nil {
+			if started {
+				w.set(nil, lostWorker(protocolErrorf("refused after the start")))
+				return
+			}
 			w.set(nil, &RefusedError{Refusal: refused.Refusal, Message: refused.Message, Remedy: refused.Remedy})
 			return
 		}
@@ -214,8 +215,6 @@ func (r *Relay) fromWorker(w *workerSide) {
 			r.mu.Lock()
 			r.passed = true
 			r.mu.Unlock()
-		}
-		if exit != nil {
 			w.set(exit, nil) // before the shim can acknowledge it
 		}
 		r.shim.pass(p)
