@@ -139,6 +139,7 @@ const (
 	Cause_CAUSE_ORPHANED    Cause = 2 // nobody was attached
 	Cause_CAUSE_MEMORY      Cause = 3 // the worker ran out of memory
 	Cause_CAUSE_SHUTDOWN    Cause = 4 // the worker's pod was deleted
+	Cause_CAUSE_FENCED      Cause = 5 // another session writes the same outputs
 )
 
 // Enum value maps for Cause.
@@ -149,6 +150,7 @@ var (
 		2: "CAUSE_ORPHANED",
 		3: "CAUSE_MEMORY",
 		4: "CAUSE_SHUTDOWN",
+		5: "CAUSE_FENCED",
 	}
 	Cause_value = map[string]int32{
 		"CAUSE_UNSPECIFIED": 0,
@@ -156,6 +158,7 @@ var (
 		"CAUSE_ORPHANED":    2,
 		"CAUSE_MEMORY":      3,
 		"CAUSE_SHUTDOWN":    4,
+		"CAUSE_FENCED":      5,
 	}
 )
 
@@ -203,6 +206,7 @@ const (
 	Refusal_WORKER              Refusal = 11 // no worker came up
 	Refusal_LOCAL               Refusal = 12 // the placement is local: the caller runs it itself
 	Refusal_DUPLICATE           Refusal = 13 // the session's id is known already
+	Refusal_FENCED              Refusal = 14 // another session writes the same outputs; not to be run locally either
 )
 
 // Enum value maps for Refusal.
@@ -222,6 +226,7 @@ var (
 		11: "WORKER",
 		12: "LOCAL",
 		13: "DUPLICATE",
+		14: "FENCED",
 	}
 	Refusal_value = map[string]int32{
 		"REFUSAL_UNSPECIFIED": 0,
@@ -238,6 +243,7 @@ var (
 		"WORKER":              11,
 		"LOCAL":               12,
 		"DUPLICATE":           13,
+		"FENCED":              14,
 	}
 )
 
@@ -288,6 +294,7 @@ type Frame struct {
 	//	*Frame_Refused
 	//	*Frame_Attached
 	//	*Frame_Lost
+	//	*Frame_Detached
 	Kind          isFrame_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -474,6 +481,15 @@ func (x *Frame) GetLost() *Lost {
 	return nil
 }
 
+func (x *Frame) GetDetached() *Detached {
+	if x != nil {
+		if x, ok := x.Kind.(*Frame_Detached); ok {
+			return x.Detached
+		}
+	}
+	return nil
+}
+
 type isFrame_Kind interface {
 	isFrame_Kind()
 }
@@ -542,6 +558,10 @@ type Frame_Lost struct {
 	Lost *Lost `protobuf:"bytes,16,opt,name=lost,proto3,oneof"` // server: the end of the session is unknown
 }
 
+type Frame_Detached struct {
+	Detached *Detached `protobuf:"bytes,17,opt,name=detached,proto3,oneof"` // server: the session goes on, this stream does not: Resume
+}
+
 func (*Frame_Start) isFrame_Kind() {}
 
 func (*Frame_Resume) isFrame_Kind() {}
@@ -574,6 +594,8 @@ func (*Frame_Attached) isFrame_Kind() {}
 
 func (*Frame_Lost) isFrame_Kind() {}
 
+func (*Frame_Detached) isFrame_Kind() {}
+
 // Start begins a session. The shim fills it, the scheduler adds `record` and
 // hands it to the supervisor. argv, env and cwd are bytes: the kernel does not
 // know UTF-8. They are never logged at Info, never in a URL, label or Job.
@@ -593,9 +615,14 @@ type Start struct {
 	Class  string `protobuf:"bytes,11,opt,name=class,proto3" json:"class,omitempty"`                  // empty: any
 	WaitMs uint32 `protobuf:"varint,12,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"` // most time in the queue; 0: the scheduler's default
 	// What the scheduler adds. Opaque to the supervisor, returned by Describe.
-	Record        []byte `protobuf:"bytes,13,opt,name=record,proto3" json:"record,omitempty"`
-	GraceMs       uint32 `protobuf:"varint,14,opt,name=grace_ms,json=graceMs,proto3" json:"grace_ms,omitempty"` // how long an unattached session is kept; 0: the worker's default
-	Nice          uint32 `protobuf:"varint,15,opt,name=nice,proto3" json:"nice,omitempty"`                      // 0..19
+	Record  []byte `protobuf:"bytes,13,opt,name=record,proto3" json:"record,omitempty"`
+	GraceMs uint32 `protobuf:"varint,14,opt,name=grace_ms,json=graceMs,proto3" json:"grace_ms,omitempty"` // how long an unattached session is kept; 0: the worker's default
+	Nice    uint32 `protobuf:"varint,15,opt,name=nice,proto3" json:"nice,omitempty"`                      // 0..19
+	// Who will look after the session. Unset by releases that do not know Resume.
+	Resumes bool `protobuf:"varint,16,opt,name=resumes,proto3" json:"resumes,omitempty"` // the shim redials with a Resume when its stream ends
+	Orders  bool `protobuf:"varint,17,opt,name=orders,proto3" json:"orders,omitempty"`   // the scheduler orders Orphan and Kill; without it the end of the stream kills
+	// What the program writes as files: the Exit tells of them.
+	Outputs       []*Output `protobuf:"bytes,18,rep,name=outputs,proto3" json:"outputs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -735,6 +762,88 @@ func (x *Start) GetNice() uint32 {
 	return 0
 }
 
+func (x *Start) GetResumes() bool {
+	if x != nil {
+		return x.Resumes
+	}
+	return false
+}
+
+func (x *Start) GetOrders() bool {
+	if x != nil {
+		return x.Orders
+	}
+	return false
+}
+
+func (x *Start) GetOutputs() []*Output {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+// Output is a file, or a set of files that a program numbers.
+type Output struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Directory     []byte                 `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"` // clean and absolute
+	Prefix        []byte                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`       // of the names of its files
+	Exact         bool                   `protobuf:"varint,3,opt,name=exact,proto3" json:"exact,omitempty"`        // the prefix is the whole name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Output) Reset() {
+	*x = Output{}
+	mi := &file_wire_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Output) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Output) ProtoMessage() {}
+
+func (x *Output) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Output.ProtoReflect.Descriptor instead.
+func (*Output) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Output) GetDirectory() []byte {
+	if x != nil {
+		return x.Directory
+	}
+	return nil
+}
+
+func (x *Output) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *Output) GetExact() bool {
+	if x != nil {
+		return x.Exact
+	}
+	return false
+}
+
 // Ticket names where a session runs. Any scheduler replica can resume by it.
 type Ticket struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -745,15 +854,16 @@ type Ticket struct {
 	Nonce         string                 `protobuf:"bytes,5,opt,name=nonce,proto3" json:"nonce,omitempty"` // boot nonce of the supervisor: pods/exec addresses names, not UIDs
 	Class         string                 `protobuf:"bytes,6,opt,name=class,proto3" json:"class,omitempty"`
 	Node          string                 `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`
-	Placement     string                 `protobuf:"bytes,8,opt,name=placement,proto3" json:"placement,omitempty"` // warm | standby | job
-	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`       // the placement's reason, in words
+	Placement     string                 `protobuf:"bytes,8,opt,name=placement,proto3" json:"placement,omitempty"`              // warm | standby | job
+	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                    // the placement's reason, in words
+	GraceMs       uint32                 `protobuf:"varint,10,opt,name=grace_ms,json=graceMs,proto3" json:"grace_ms,omitempty"` // how long the session is kept with no stream; 0: it cannot be resumed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ticket) Reset() {
 	*x = Ticket{}
-	mi := &file_wire_proto_msgTypes[2]
+	mi := &file_wire_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +875,7 @@ func (x *Ticket) String() string {
 func (*Ticket) ProtoMessage() {}
 
 func (x *Ticket) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[2]
+	mi := &file_wire_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +888,7 @@ func (x *Ticket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ticket.ProtoReflect.Descriptor instead.
 func (*Ticket) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{2}
+	return file_wire_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Ticket) GetSession() string {
@@ -844,6 +954,13 @@ func (x *Ticket) GetReason() string {
 	return ""
 }
 
+func (x *Ticket) GetGraceMs() uint32 {
+	if x != nil {
+		return x.GraceMs
+	}
+	return 0
+}
+
 type TicketAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -852,7 +969,7 @@ type TicketAck struct {
 
 func (x *TicketAck) Reset() {
 	*x = TicketAck{}
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +981,7 @@ func (x *TicketAck) String() string {
 func (*TicketAck) ProtoMessage() {}
 
 func (x *TicketAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +994,7 @@ func (x *TicketAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TicketAck.ProtoReflect.Descriptor instead.
 func (*TicketAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{3}
+	return file_wire_proto_rawDescGZIP(), []int{4}
 }
 
 // Resume attaches a new stream to a running session.
@@ -893,7 +1010,7 @@ type Resume struct {
 
 func (x *Resume) Reset() {
 	*x = Resume{}
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1022,7 @@ func (x *Resume) String() string {
 func (*Resume) ProtoMessage() {}
 
 func (x *Resume) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1035,7 @@ func (x *Resume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resume.ProtoReflect.Descriptor instead.
 func (*Resume) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Resume) GetTicket() *Ticket {
@@ -953,14 +1070,15 @@ func (x *Resume) GetExitSeen() bool {
 type Attached struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Stdin         uint64                 `protobuf:"varint,2,opt,name=stdin,proto3" json:"stdin,omitempty"` // next offset wanted
+	Stdin         uint64                 `protobuf:"varint,2,opt,name=stdin,proto3" json:"stdin,omitempty"`     // next offset wanted
+	Signals       uint64                 `protobuf:"varint,3,opt,name=signals,proto3" json:"signals,omitempty"` // sequence of the last Signal delivered
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1090,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1103,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Attached) GetEpoch() uint64 {
@@ -1002,6 +1120,59 @@ func (x *Attached) GetStdin() uint64 {
 	return 0
 }
 
+func (x *Attached) GetSignals() uint64 {
+	if x != nil {
+		return x.Signals
+	}
+	return 0
+}
+
+// Detached says why this stream ends while the session goes on. The client
+// resumes; it need not hurry less than after a broken connection.
+type Detached struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"` // one line for a person
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Detached) Reset() {
+	*x = Detached{}
+	mi := &file_wire_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Detached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Detached) ProtoMessage() {}
+
+func (x *Detached) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Detached.ProtoReflect.Descriptor instead.
+func (*Detached) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Detached) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Progress says what a session waits for.
 type Progress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1014,7 +1185,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1197,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1210,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Progress) GetPhase() string {
@@ -1073,7 +1244,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1256,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1269,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Started) GetPid() int64 {
@@ -1129,7 +1300,7 @@ type Data struct {
 
 func (x *Data) Reset() {
 	*x = Data{}
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1312,7 @@ func (x *Data) String() string {
 func (*Data) ProtoMessage() {}
 
 func (x *Data) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1325,7 @@ func (x *Data) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Data.ProtoReflect.Descriptor instead.
 func (*Data) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Data) GetPipe() Pipe {
@@ -1197,7 +1368,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1380,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1393,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ack) GetPipe() Pipe {
@@ -1249,7 +1420,7 @@ type Close struct {
 
 func (x *Close) Reset() {
 	*x = Close{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1432,7 @@ func (x *Close) String() string {
 func (*Close) ProtoMessage() {}
 
 func (x *Close) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1445,7 @@ func (x *Close) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Close.ProtoReflect.Descriptor instead.
 func (*Close) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Close) GetPipe() Pipe {
@@ -1286,14 +1457,15 @@ func (x *Close) GetPipe() Pipe {
 
 type Signal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Number        int32                  `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // of Linux
+	Number        int32                  `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`     // of Linux
+	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"` // of this session, from 1; 0: not numbered. Each is delivered once
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1477,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,12 +1490,19 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Signal) GetNumber() int32 {
 	if x != nil {
 		return x.Number
+	}
+	return 0
+}
+
+func (x *Signal) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
 	}
 	return 0
 }
@@ -1336,7 +1515,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1527,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1540,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 // Exit is the only message that ends a session with success. Before it, all of
@@ -1381,13 +1560,14 @@ type Exit struct {
 	EndedUnixMs   int64                  `protobuf:"varint,11,opt,name=ended_unix_ms,json=endedUnixMs,proto3" json:"ended_unix_ms,omitempty"`
 	StdoutCut     bool                   `protobuf:"varint,12,opt,name=stdout_cut,json=stdoutCut,proto3" json:"stdout_cut,omitempty"` // the process is gone but a pipe was still held elsewhere and idle
 	StderrCut     bool                   `protobuf:"varint,13,opt,name=stderr_cut,json=stderrCut,proto3" json:"stderr_cut,omitempty"`
+	Files         []*File                `protobuf:"bytes,14,rep,name=files,proto3" json:"files,omitempty"` // of Start.outputs, the newest first, not all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1579,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1592,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Exit) GetSession() string {
@@ -1506,6 +1686,74 @@ func (x *Exit) GetStderrCut() bool {
 	return false
 }
 
+func (x *Exit) GetFiles() []*File {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// File is an output as the worker sees it after the process has closed it.
+type File struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          []byte                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Size          int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	MtimeNs       int64                  `protobuf:"varint,3,opt,name=mtime_ns,json=mtimeNs,proto3" json:"mtime_ns,omitempty"` // Unix time
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *File) Reset() {
+	*x = File{}
+	mi := &file_wire_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *File) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*File) ProtoMessage() {}
+
+func (x *File) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use File.ProtoReflect.Descriptor instead.
+func (*File) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *File) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *File) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *File) GetMtimeNs() int64 {
+	if x != nil {
+		return x.MtimeNs
+	}
+	return 0
+}
+
 type ExitAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1514,7 +1762,7 @@ type ExitAck struct {
 
 func (x *ExitAck) Reset() {
 	*x = ExitAck{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1774,7 @@ func (x *ExitAck) String() string {
 func (*ExitAck) ProtoMessage() {}
 
 func (x *ExitAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1787,7 @@ func (x *ExitAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExitAck.ProtoReflect.Descriptor instead.
 func (*ExitAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 // Refused ends a session that never started. It may be placed again, elsewhere
@@ -1555,7 +1803,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1815,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1828,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Refused) GetRefusal() Refusal {
@@ -1615,7 +1863,7 @@ type Lost struct {
 
 func (x *Lost) Reset() {
 	*x = Lost{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1875,7 @@ func (x *Lost) String() string {
 func (*Lost) ProtoMessage() {}
 
 func (x *Lost) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +1888,7 @@ func (x *Lost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lost.ProtoReflect.Descriptor instead.
 func (*Lost) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Lost) GetMessage() string {
@@ -1658,7 +1906,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1918,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1931,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 type Description struct {
@@ -1712,7 +1960,7 @@ type Description struct {
 
 func (x *Description) Reset() {
 	*x = Description{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +1972,7 @@ func (x *Description) String() string {
 func (*Description) ProtoMessage() {}
 
 func (x *Description) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +1985,7 @@ func (x *Description) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Description.ProtoReflect.Descriptor instead.
 func (*Description) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Description) GetNonce() string {
@@ -1873,14 +2121,16 @@ type SessionState struct {
 	Pid           int64                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`      // 0 after the exit
 	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Attached      bool                   `protobuf:"varint,5,opt,name=attached,proto3" json:"attached,omitempty"`
-	Exit          *Exit                  `protobuf:"bytes,6,opt,name=exit,proto3" json:"exit,omitempty"` // set once ended
+	Exit          *Exit                  `protobuf:"bytes,6,opt,name=exit,proto3" json:"exit,omitempty"`                                      // set once ended
+	UnattachedMs  int64                  `protobuf:"varint,7,opt,name=unattached_ms,json=unattachedMs,proto3" json:"unattached_ms,omitempty"` // for how long nobody has been attached
+	Stuck         bool                   `protobuf:"varint,8,opt,name=stuck,proto3" json:"stuck,omitempty"`                                   // it was killed long ago, and the kernel does not let it go
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionState) Reset() {
 	*x = SessionState{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2142,7 @@ func (x *SessionState) String() string {
 func (*SessionState) ProtoMessage() {}
 
 func (x *SessionState) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2155,7 @@ func (x *SessionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionState.ProtoReflect.Descriptor instead.
 func (*SessionState) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SessionState) GetSession() string {
@@ -1950,6 +2200,20 @@ func (x *SessionState) GetExit() *Exit {
 	return nil
 }
 
+func (x *SessionState) GetUnattachedMs() int64 {
+	if x != nil {
+		return x.UnattachedMs
+	}
+	return 0
+}
+
+func (x *SessionState) GetStuck() bool {
+	if x != nil {
+		return x.Stuck
+	}
+	return false
+}
+
 type Mount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -1961,7 +2225,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1973,7 +2237,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1986,7 +2250,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Mount) GetPath() string {
@@ -2021,7 +2285,7 @@ type OrphanRequest struct {
 
 func (x *OrphanRequest) Reset() {
 	*x = OrphanRequest{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2297,7 @@ func (x *OrphanRequest) String() string {
 func (*OrphanRequest) ProtoMessage() {}
 
 func (x *OrphanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2310,7 @@ func (x *OrphanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrphanRequest.ProtoReflect.Descriptor instead.
 func (*OrphanRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *OrphanRequest) GetSession() string {
@@ -2079,7 +2343,7 @@ type OrphanResponse struct {
 
 func (x *OrphanResponse) Reset() {
 	*x = OrphanResponse{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2355,7 @@ func (x *OrphanResponse) String() string {
 func (*OrphanResponse) ProtoMessage() {}
 
 func (x *OrphanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2368,7 @@ func (x *OrphanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrphanResponse.ProtoReflect.Descriptor instead.
 func (*OrphanResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *OrphanResponse) GetKnown() bool {
@@ -2118,13 +2382,14 @@ type KillRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
 	GraceMs       uint32                 `protobuf:"varint,2,opt,name=grace_ms,json=graceMs,proto3" json:"grace_ms,omitempty"`
+	Cause         Cause                  `protobuf:"varint,3,opt,name=cause,proto3,enum=ffpod.wire.v1.Cause" json:"cause,omitempty"` // told by the Exit; unset: CAUSE_SIGNAL
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2401,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2414,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *KillRequest) GetSession() string {
@@ -2166,16 +2431,24 @@ func (x *KillRequest) GetGraceMs() uint32 {
 	return 0
 }
 
+func (x *KillRequest) GetCause() Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return Cause_CAUSE_UNSPECIFIED
+}
+
 type KillResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Known         bool                   `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`
+	Dead          bool                   `protobuf:"varint,2,opt,name=dead,proto3" json:"dead,omitempty"` // the process group is gone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2187,7 +2460,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2200,7 +2473,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *KillResponse) GetKnown() bool {
@@ -2210,12 +2483,99 @@ func (x *KillResponse) GetKnown() bool {
 	return false
 }
 
+func (x *KillResponse) GetDead() bool {
+	if x != nil {
+		return x.Dead
+	}
+	return false
+}
+
+type ClearRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outputs       [][]byte               `protobuf:"bytes,1,rep,name=outputs,proto3" json:"outputs,omitempty"` // keys, as the shim's command line gives them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearRequest) Reset() {
+	*x = ClearRequest{}
+	mi := &file_wire_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearRequest) ProtoMessage() {}
+
+func (x *ClearRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearRequest.ProtoReflect.Descriptor instead.
+func (*ClearRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ClearRequest) GetOutputs() [][]byte {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+type ClearResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearResponse) Reset() {
+	*x = ClearResponse{}
+	mi := &file_wire_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearResponse) ProtoMessage() {}
+
+func (x *ClearResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearResponse.ProtoReflect.Descriptor instead.
+func (*ClearResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{29}
+}
+
 var File_wire_proto protoreflect.FileDescriptor
 
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\rffpod.wire.v1\"\xa7\x06\n" +
+	"wire.proto\x12\rffpod.wire.v1\"\xde\x06\n" +
 	"\x05Frame\x12,\n" +
 	"\x05start\x18\x01 \x01(\v2\x14.ffpod.wire.v1.StartH\x00R\x05start\x12/\n" +
 	"\x06resume\x18\x02 \x01(\v2\x15.ffpod.wire.v1.ResumeH\x00R\x06resume\x12/\n" +
@@ -2234,8 +2594,9 @@ const file_wire_proto_rawDesc = "" +
 	"\bexit_ack\x18\r \x01(\v2\x16.ffpod.wire.v1.ExitAckH\x00R\aexitAck\x122\n" +
 	"\arefused\x18\x0e \x01(\v2\x16.ffpod.wire.v1.RefusedH\x00R\arefused\x125\n" +
 	"\battached\x18\x0f \x01(\v2\x17.ffpod.wire.v1.AttachedH\x00R\battached\x12)\n" +
-	"\x04lost\x18\x10 \x01(\v2\x13.ffpod.wire.v1.LostH\x00R\x04lostB\x06\n" +
-	"\x04kind\"\xf5\x02\n" +
+	"\x04lost\x18\x10 \x01(\v2\x13.ffpod.wire.v1.LostH\x00R\x04lost\x125\n" +
+	"\bdetached\x18\x11 \x01(\v2\x17.ffpod.wire.v1.DetachedH\x00R\bdetachedB\x06\n" +
+	"\x04kind\"\xd8\x03\n" +
 	"\x05Start\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x120\n" +
 	"\aprogram\x18\x02 \x01(\x0e2\x16.ffpod.wire.v1.ProgramR\aprogram\x12\x12\n" +
@@ -2252,7 +2613,14 @@ const file_wire_proto_rawDesc = "" +
 	"\await_ms\x18\f \x01(\rR\x06waitMs\x12\x16\n" +
 	"\x06record\x18\r \x01(\fR\x06record\x12\x19\n" +
 	"\bgrace_ms\x18\x0e \x01(\rR\agraceMs\x12\x12\n" +
-	"\x04nice\x18\x0f \x01(\rR\x04nice\"\xe1\x01\n" +
+	"\x04nice\x18\x0f \x01(\rR\x04nice\x12\x18\n" +
+	"\aresumes\x18\x10 \x01(\bR\aresumes\x12\x16\n" +
+	"\x06orders\x18\x11 \x01(\bR\x06orders\x12/\n" +
+	"\aoutputs\x18\x12 \x03(\v2\x15.ffpod.wire.v1.OutputR\aoutputs\"T\n" +
+	"\x06Output\x12\x1c\n" +
+	"\tdirectory\x18\x01 \x01(\fR\tdirectory\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\fR\x06prefix\x12\x14\n" +
+	"\x05exact\x18\x03 \x01(\bR\x05exact\"\xfc\x01\n" +
 	"\x06Ticket\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x10\n" +
@@ -2262,16 +2630,21 @@ const file_wire_proto_rawDesc = "" +
 	"\x05class\x18\x06 \x01(\tR\x05class\x12\x12\n" +
 	"\x04node\x18\a \x01(\tR\x04node\x12\x1c\n" +
 	"\tplacement\x18\b \x01(\tR\tplacement\x12\x16\n" +
-	"\x06reason\x18\t \x01(\tR\x06reason\"\v\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12\x19\n" +
+	"\bgrace_ms\x18\n" +
+	" \x01(\rR\agraceMs\"\v\n" +
 	"\tTicketAck\"\x84\x01\n" +
 	"\x06Resume\x12-\n" +
 	"\x06ticket\x18\x01 \x01(\v2\x15.ffpod.wire.v1.TicketR\x06ticket\x12\x16\n" +
 	"\x06stdout\x18\x02 \x01(\x04R\x06stdout\x12\x16\n" +
 	"\x06stderr\x18\x03 \x01(\x04R\x06stderr\x12\x1b\n" +
-	"\texit_seen\x18\x04 \x01(\bR\bexitSeen\"6\n" +
+	"\texit_seen\x18\x04 \x01(\bR\bexitSeen\"P\n" +
 	"\bAttached\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05stdin\x18\x02 \x01(\x04R\x05stdin\"T\n" +
+	"\x05stdin\x18\x02 \x01(\x04R\x05stdin\x12\x18\n" +
+	"\asignals\x18\x03 \x01(\x04R\asignals\"\"\n" +
+	"\bDetached\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"T\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
@@ -2288,10 +2661,11 @@ const file_wire_proto_rawDesc = "" +
 	"\x04pipe\x18\x01 \x01(\x0e2\x13.ffpod.wire.v1.PipeR\x04pipe\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\"0\n" +
 	"\x05Close\x12'\n" +
-	"\x04pipe\x18\x01 \x01(\x0e2\x13.ffpod.wire.v1.PipeR\x04pipe\" \n" +
+	"\x04pipe\x18\x01 \x01(\x0e2\x13.ffpod.wire.v1.PipeR\x04pipe\"<\n" +
 	"\x06Signal\x12\x16\n" +
-	"\x06number\x18\x01 \x01(\x05R\x06number\"\v\n" +
-	"\tHeartbeat\"\x88\x03\n" +
+	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\v\n" +
+	"\tHeartbeat\"\xb3\x03\n" +
 	"\x04Exit\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\x05R\x04code\x12\x16\n" +
@@ -2308,7 +2682,12 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"stdout_cut\x18\f \x01(\bR\tstdoutCut\x12\x1d\n" +
 	"\n" +
-	"stderr_cut\x18\r \x01(\bR\tstderrCut\"\t\n" +
+	"stderr_cut\x18\r \x01(\bR\tstderrCut\x12)\n" +
+	"\x05files\x18\x0e \x03(\v2\x13.ffpod.wire.v1.FileR\x05files\"I\n" +
+	"\x04File\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x19\n" +
+	"\bmtime_ns\x18\x03 \x01(\x03R\amtimeNs\"\t\n" +
 	"\aExitAck\"m\n" +
 	"\aRefused\x120\n" +
 	"\arefusal\x18\x01 \x01(\x0e2\x16.ffpod.wire.v1.RefusalR\arefusal\x12\x18\n" +
@@ -2336,14 +2715,16 @@ const file_wire_proto_rawDesc = "" +
 	"\x0fffprobe_version\x18\x0f \x01(\tR\x0effprobeVersion\x12\x10\n" +
 	"\x03pod\x18\x10 \x01(\tR\x03pod\x12\x17\n" +
 	"\apod_uid\x18\x11 \x01(\tR\x06podUid\x12\x12\n" +
-	"\x04node\x18\x12 \x01(\tR\x04node\"\xad\x01\n" +
+	"\x04node\x18\x12 \x01(\tR\x04node\"\xe8\x01\n" +
 	"\fSessionState\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
 	"\x06record\x18\x02 \x01(\fR\x06record\x12\x10\n" +
 	"\x03pid\x18\x03 \x01(\x03R\x03pid\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x1a\n" +
 	"\battached\x18\x05 \x01(\bR\battached\x12'\n" +
-	"\x04exit\x18\x06 \x01(\v2\x13.ffpod.wire.v1.ExitR\x04exit\"G\n" +
+	"\x04exit\x18\x06 \x01(\v2\x13.ffpod.wire.v1.ExitR\x04exit\x12#\n" +
+	"\runattached_ms\x18\a \x01(\x03R\funattachedMs\x12\x14\n" +
+	"\x05stuck\x18\b \x01(\bR\x05stuck\"G\n" +
 	"\x05Mount\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1a\n" +
 	"\bwritable\x18\x02 \x01(\bR\bwritable\x12\x0e\n" +
@@ -2353,12 +2734,17 @@ const file_wire_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x19\n" +
 	"\bafter_ms\x18\x03 \x01(\rR\aafterMs\"&\n" +
 	"\x0eOrphanResponse\x12\x14\n" +
-	"\x05known\x18\x01 \x01(\bR\x05known\"B\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\"n\n" +
 	"\vKillRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x19\n" +
-	"\bgrace_ms\x18\x02 \x01(\rR\agraceMs\"$\n" +
+	"\bgrace_ms\x18\x02 \x01(\rR\agraceMs\x12*\n" +
+	"\x05cause\x18\x03 \x01(\x0e2\x14.ffpod.wire.v1.CauseR\x05cause\"8\n" +
 	"\fKillResponse\x12\x14\n" +
-	"\x05known\x18\x01 \x01(\bR\x05known*?\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\x12\x12\n" +
+	"\x04dead\x18\x02 \x01(\bR\x04dead\"(\n" +
+	"\fClearRequest\x12\x18\n" +
+	"\aoutputs\x18\x01 \x03(\fR\aoutputs\"\x0f\n" +
+	"\rClearResponse*?\n" +
 	"\x04Pipe\x12\x14\n" +
 	"\x10PIPE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05STDIN\x10\x01\x12\n" +
@@ -2370,13 +2756,14 @@ const file_wire_proto_rawDesc = "" +
 	"\x13PROGRAM_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06FFMPEG\x10\x01\x12\v\n" +
-	"\aFFPROBE\x10\x02*j\n" +
+	"\aFFPROBE\x10\x02*|\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCAUSE_SIGNAL\x10\x01\x12\x12\n" +
 	"\x0eCAUSE_ORPHANED\x10\x02\x12\x10\n" +
 	"\fCAUSE_MEMORY\x10\x03\x12\x12\n" +
-	"\x0eCAUSE_SHUTDOWN\x10\x04*\xe5\x01\n" +
+	"\x0eCAUSE_SHUTDOWN\x10\x04\x12\x10\n" +
+	"\fCAUSE_FENCED\x10\x05*\xf1\x01\n" +
 	"\aRefusal\x12\x17\n" +
 	"\x13REFUSAL_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aNO_SLOT\x10\x01\x12\x0e\n" +
@@ -2396,14 +2783,18 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\x06WORKER\x10\v\x12\t\n" +
 	"\x05LOCAL\x10\f\x12\r\n" +
-	"\tDUPLICATE\x10\r2?\n" +
+	"\tDUPLICATE\x10\r\x12\n" +
+	"\n" +
+	"\x06FENCED\x10\x0e2?\n" +
 	"\x06Runner\x125\n" +
 	"\x03Run\x12\x14.ffpod.wire.v1.Frame\x1a\x14.ffpod.wire.v1.Frame(\x010\x012\xdc\x01\n" +
 	"\n" +
 	"Supervisor\x12F\n" +
 	"\bDescribe\x12\x1e.ffpod.wire.v1.DescribeRequest\x1a\x1a.ffpod.wire.v1.Description\x12E\n" +
 	"\x06Orphan\x12\x1c.ffpod.wire.v1.OrphanRequest\x1a\x1d.ffpod.wire.v1.OrphanResponse\x12?\n" +
-	"\x04Kill\x12\x1a.ffpod.wire.v1.KillRequest\x1a\x1b.ffpod.wire.v1.KillResponseB%Z#github.com/ffpod/ffpod/podexec/wireb\x06proto3"
+	"\x04Kill\x12\x1a.ffpod.wire.v1.KillRequest\x1a\x1b.ffpod.wire.v1.KillResponse2K\n" +
+	"\x05Fence\x12B\n" +
+	"\x05Clear\x12\x1b.ffpod.wire.v1.ClearRequest\x1a\x1c.ffpod.wire.v1.ClearResponseB%Z#github.com/ffpod/ffpod/podexec/wireb\x06proto3"
 
 var (
 	file_wire_proto_rawDescOnce sync.Once
@@ -2418,7 +2809,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_wire_proto_goTypes = []any{
 	(Pipe)(0),               // 0: ffpod.wire.v1.Pipe
 	(Program)(0),            // 1: ffpod.wire.v1.Program
@@ -2426,70 +2817,81 @@ var file_wire_proto_goTypes = []any{
 	(Refusal)(0),            // 3: ffpod.wire.v1.Refusal
 	(*Frame)(nil),           // 4: ffpod.wire.v1.Frame
 	(*Start)(nil),           // 5: ffpod.wire.v1.Start
-	(*Ticket)(nil),          // 6: ffpod.wire.v1.Ticket
-	(*TicketAck)(nil),       // 7: ffpod.wire.v1.TicketAck
-	(*Resume)(nil),          // 8: ffpod.wire.v1.Resume
-	(*Attached)(nil),        // 9: ffpod.wire.v1.Attached
-	(*Progress)(nil),        // 10: ffpod.wire.v1.Progress
-	(*Started)(nil),         // 11: ffpod.wire.v1.Started
-	(*Data)(nil),            // 12: ffpod.wire.v1.Data
-	(*Ack)(nil),             // 13: ffpod.wire.v1.Ack
-	(*Close)(nil),           // 14: ffpod.wire.v1.Close
-	(*Signal)(nil),          // 15: ffpod.wire.v1.Signal
-	(*Heartbeat)(nil),       // 16: ffpod.wire.v1.Heartbeat
-	(*Exit)(nil),            // 17: ffpod.wire.v1.Exit
-	(*ExitAck)(nil),         // 18: ffpod.wire.v1.ExitAck
-	(*Refused)(nil),         // 19: ffpod.wire.v1.Refused
-	(*Lost)(nil),            // 20: ffpod.wire.v1.Lost
-	(*DescribeRequest)(nil), // 21: ffpod.wire.v1.DescribeRequest
-	(*Description)(nil),     // 22: ffpod.wire.v1.Description
-	(*SessionState)(nil),    // 23: ffpod.wire.v1.SessionState
-	(*Mount)(nil),           // 24: ffpod.wire.v1.Mount
-	(*OrphanRequest)(nil),   // 25: ffpod.wire.v1.OrphanRequest
-	(*OrphanResponse)(nil),  // 26: ffpod.wire.v1.OrphanResponse
-	(*KillRequest)(nil),     // 27: ffpod.wire.v1.KillRequest
-	(*KillResponse)(nil),    // 28: ffpod.wire.v1.KillResponse
+	(*Output)(nil),          // 6: ffpod.wire.v1.Output
+	(*Ticket)(nil),          // 7: ffpod.wire.v1.Ticket
+	(*TicketAck)(nil),       // 8: ffpod.wire.v1.TicketAck
+	(*Resume)(nil),          // 9: ffpod.wire.v1.Resume
+	(*Attached)(nil),        // 10: ffpod.wire.v1.Attached
+	(*Detached)(nil),        // 11: ffpod.wire.v1.Detached
+	(*Progress)(nil),        // 12: ffpod.wire.v1.Progress
+	(*Started)(nil),         // 13: ffpod.wire.v1.Started
+	(*Data)(nil),            // 14: ffpod.wire.v1.Data
+	(*Ack)(nil),             // 15: ffpod.wire.v1.Ack
+	(*Close)(nil),           // 16: ffpod.wire.v1.Close
+	(*Signal)(nil),          // 17: ffpod.wire.v1.Signal
+	(*Heartbeat)(nil),       // 18: ffpod.wire.v1.Heartbeat
+	(*Exit)(nil),            // 19: ffpod.wire.v1.Exit
+	(*File)(nil),            // 20: ffpod.wire.v1.File
+	(*ExitAck)(nil),         // 21: ffpod.wire.v1.ExitAck
+	(*Refused)(nil),         // 22: ffpod.wire.v1.Refused
+	(*Lost)(nil),            // 23: ffpod.wire.v1.Lost
+	(*DescribeRequest)(nil), // 24: ffpod.wire.v1.DescribeRequest
+	(*Description)(nil),     // 25: ffpod.wire.v1.Description
+	(*SessionState)(nil),    // 26: ffpod.wire.v1.SessionState
+	(*Mount)(nil),           // 27: ffpod.wire.v1.Mount
+	(*OrphanRequest)(nil),   // 28: ffpod.wire.v1.OrphanRequest
+	(*OrphanResponse)(nil),  // 29: ffpod.wire.v1.OrphanResponse
+	(*KillRequest)(nil),     // 30: ffpod.wire.v1.KillRequest
+	(*KillResponse)(nil),    // 31: ffpod.wire.v1.KillResponse
+	(*ClearRequest)(nil),    // 32: ffpod.wire.v1.ClearRequest
+	(*ClearResponse)(nil),   // 33: ffpod.wire.v1.ClearResponse
 }
 var file_wire_proto_depIdxs = []int32{
 	5,  // 0: ffpod.wire.v1.Frame.start:type_name -> ffpod.wire.v1.Start
-	8,  // 1: ffpod.wire.v1.Frame.resume:type_name -> ffpod.wire.v1.Resume
-	6,  // 2: ffpod.wire.v1.Frame.ticket:type_name -> ffpod.wire.v1.Ticket
-	7,  // 3: ffpod.wire.v1.Frame.ticket_ack:type_name -> ffpod.wire.v1.TicketAck
-	10, // 4: ffpod.wire.v1.Frame.progress:type_name -> ffpod.wire.v1.Progress
-	11, // 5: ffpod.wire.v1.Frame.started:type_name -> ffpod.wire.v1.Started
-	12, // 6: ffpod.wire.v1.Frame.data:type_name -> ffpod.wire.v1.Data
-	13, // 7: ffpod.wire.v1.Frame.ack:type_name -> ffpod.wire.v1.Ack
-	14, // 8: ffpod.wire.v1.Frame.close:type_name -> ffpod.wire.v1.Close
-	15, // 9: ffpod.wire.v1.Frame.signal:type_name -> ffpod.wire.v1.Signal
-	16, // 10: ffpod.wire.v1.Frame.heartbeat:type_name -> ffpod.wire.v1.Heartbeat
-	17, // 11: ffpod.wire.v1.Frame.exit:type_name -> ffpod.wire.v1.Exit
-	18, // 12: ffpod.wire.v1.Frame.exit_ack:type_name -> ffpod.wire.v1.ExitAck
-	19, // 13: ffpod.wire.v1.Frame.refused:type_name -> ffpod.wire.v1.Refused
-	9,  // 14: ffpod.wire.v1.Frame.attached:type_name -> ffpod.wire.v1.Attached
-	20, // 15: ffpod.wire.v1.Frame.lost:type_name -> ffpod.wire.v1.Lost
-	1,  // 16: ffpod.wire.v1.Start.program:type_name -> ffpod.wire.v1.Program
-	6,  // 17: ffpod.wire.v1.Resume.ticket:type_name -> ffpod.wire.v1.Ticket
-	0,  // 18: ffpod.wire.v1.Data.pipe:type_name -> ffpod.wire.v1.Pipe
-	0,  // 19: ffpod.wire.v1.Ack.pipe:type_name -> ffpod.wire.v1.Pipe
-	0,  // 20: ffpod.wire.v1.Close.pipe:type_name -> ffpod.wire.v1.Pipe
-	2,  // 21: ffpod.wire.v1.Exit.cause:type_name -> ffpod.wire.v1.Cause
-	3,  // 22: ffpod.wire.v1.Refused.refusal:type_name -> ffpod.wire.v1.Refusal
-	23, // 23: ffpod.wire.v1.Description.sessions:type_name -> ffpod.wire.v1.SessionState
-	24, // 24: ffpod.wire.v1.Description.mounts:type_name -> ffpod.wire.v1.Mount
-	17, // 25: ffpod.wire.v1.SessionState.exit:type_name -> ffpod.wire.v1.Exit
-	4,  // 26: ffpod.wire.v1.Runner.Run:input_type -> ffpod.wire.v1.Frame
-	21, // 27: ffpod.wire.v1.Supervisor.Describe:input_type -> ffpod.wire.v1.DescribeRequest
-	25, // 28: ffpod.wire.v1.Supervisor.Orphan:input_type -> ffpod.wire.v1.OrphanRequest
-	27, // 29: ffpod.wire.v1.Supervisor.Kill:input_type -> ffpod.wire.v1.KillRequest
-	4,  // 30: ffpod.wire.v1.Runner.Run:output_type -> ffpod.wire.v1.Frame
-	22, // 31: ffpod.wire.v1.Supervisor.Describe:output_type -> ffpod.wire.v1.Description
-	26, // 32: ffpod.wire.v1.Supervisor.Orphan:output_type -> ffpod.wire.v1.OrphanResponse
-	28, // 33: ffpod.wire.v1.Supervisor.Kill:output_type -> ffpod.wire.v1.KillResponse
-	30, // [30:34] is the sub-list for method output_type
-	26, // [26:30] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	9,  // 1: ffpod.wire.v1.Frame.resume:type_name -> ffpod.wire.v1.Resume
+	7,  // 2: ffpod.wire.v1.Frame.ticket:type_name -> ffpod.wire.v1.Ticket
+	8,  // 3: ffpod.wire.v1.Frame.ticket_ack:type_name -> ffpod.wire.v1.TicketAck
+	12, // 4: ffpod.wire.v1.Frame.progress:type_name -> ffpod.wire.v1.Progress
+	13, // 5: ffpod.wire.v1.Frame.started:type_name -> ffpod.wire.v1.Started
+	14, // 6: ffpod.wire.v1.Frame.data:type_name -> ffpod.wire.v1.Data
+	15, // 7: ffpod.wire.v1.Frame.ack:type_name -> ffpod.wire.v1.Ack
+	16, // 8: ffpod.wire.v1.Frame.close:type_name -> ffpod.wire.v1.Close
+	17, // 9: ffpod.wire.v1.Frame.signal:type_name -> ffpod.wire.v1.Signal
+	18, // 10: ffpod.wire.v1.Frame.heartbeat:type_name -> ffpod.wire.v1.Heartbeat
+	19, // 11: ffpod.wire.v1.Frame.exit:type_name -> ffpod.wire.v1.Exit
+	21, // 12: ffpod.wire.v1.Frame.exit_ack:type_name -> ffpod.wire.v1.ExitAck
+	22, // 13: ffpod.wire.v1.Frame.refused:type_name -> ffpod.wire.v1.Refused
+	10, // 14: ffpod.wire.v1.Frame.attached:type_name -> ffpod.wire.v1.Attached
+	23, // 15: ffpod.wire.v1.Frame.lost:type_name -> ffpod.wire.v1.Lost
+	11, // 16: ffpod.wire.v1.Frame.detached:type_name -> ffpod.wire.v1.Detached
+	1,  // 17: ffpod.wire.v1.Start.program:type_name -> ffpod.wire.v1.Program
+	6,  // 18: ffpod.wire.v1.Start.outputs:type_name -> ffpod.wire.v1.Output
+	7,  // 19: ffpod.wire.v1.Resume.ticket:type_name -> ffpod.wire.v1.Ticket
+	0,  // 20: ffpod.wire.v1.Data.pipe:type_name -> ffpod.wire.v1.Pipe
+	0,  // 21: ffpod.wire.v1.Ack.pipe:type_name -> ffpod.wire.v1.Pipe
+	0,  // 22: ffpod.wire.v1.Close.pipe:type_name -> ffpod.wire.v1.Pipe
+	2,  // 23: ffpod.wire.v1.Exit.cause:type_name -> ffpod.wire.v1.Cause
+	20, // 24: ffpod.wire.v1.Exit.files:type_name -> ffpod.wire.v1.File
+	3,  // 25: ffpod.wire.v1.Refused.refusal:type_name -> ffpod.wire.v1.Refusal
+	26, // 26: ffpod.wire.v1.Description.sessions:type_name -> ffpod.wire.v1.SessionState
+	27, // 27: ffpod.wire.v1.Description.mounts:type_name -> ffpod.wire.v1.Mount
+	19, // 28: ffpod.wire.v1.SessionState.exit:type_name -> ffpod.wire.v1.Exit
+	2,  // 29: ffpod.wire.v1.KillRequest.cause:type_name -> ffpod.wire.v1.Cause
+	4,  // 30: ffpod.wire.v1.Runner.Run:input_type -> ffpod.wire.v1.Frame
+	24, // 31: ffpod.wire.v1.Supervisor.Describe:input_type -> ffpod.wire.v1.DescribeRequest
+	28, // 32: ffpod.wire.v1.Supervisor.Orphan:input_type -> ffpod.wire.v1.OrphanRequest
+	30, // 33: ffpod.wire.v1.Supervisor.Kill:input_type -> ffpod.wire.v1.KillRequest
+	32, // 34: ffpod.wire.v1.Fence.Clear:input_type -> ffpod.wire.v1.ClearRequest
+	4,  // 35: ffpod.wire.v1.Runner.Run:output_type -> ffpod.wire.v1.Frame
+	25, // 36: ffpod.wire.v1.Supervisor.Describe:output_type -> ffpod.wire.v1.Description
+	29, // 37: ffpod.wire.v1.Supervisor.Orphan:output_type -> ffpod.wire.v1.OrphanResponse
+	31, // 38: ffpod.wire.v1.Supervisor.Kill:output_type -> ffpod.wire.v1.KillResponse
+	33, // 39: ffpod.wire.v1.Fence.Clear:output_type -> ffpod.wire.v1.ClearResponse
+	35, // [35:40] is the sub-list for method output_type
+	30, // [30:35] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -2514,6 +2916,7 @@ func file_wire_proto_init() {
 		(*Frame_Refused)(nil),
 		(*Frame_Attached)(nil),
 		(*Frame_Lost)(nil),
+		(*Frame_Detached)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2521,9 +2924,9 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   25,
+			NumMessages:   30,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_wire_proto_goTypes,
 		DependencyIndexes: file_wire_proto_depIdxs,

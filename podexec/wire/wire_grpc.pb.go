@@ -149,7 +149,7 @@ type SupervisorClient interface {
 	// `after`, the session's process group is killed.
 	Orphan(ctx context.Context, in *OrphanRequest, opts ...grpc.CallOption) (*OrphanResponse, error)
 	// Kill ends a session: TERM, then after `grace` KILL. A grace of zero kills
-	// at once.
+	// at once. It answers when the process group is gone, or says that it is not.
 	Kill(ctx context.Context, in *KillRequest, opts ...grpc.CallOption) (*KillResponse, error)
 }
 
@@ -203,7 +203,7 @@ type SupervisorServer interface {
 	// `after`, the session's process group is killed.
 	Orphan(context.Context, *OrphanRequest) (*OrphanResponse, error)
 	// Kill ends a session: TERM, then after `grace` KILL. A grace of zero kills
-	// at once.
+	// at once. It answers when the process group is gone, or says that it is not.
 	Kill(context.Context, *KillRequest) (*KillResponse, error)
 	mustEmbedUnimplementedSupervisorServer()
 }
@@ -317,6 +317,118 @@ var Supervisor_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Kill",
 			Handler:    _Supervisor_Kill_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "wire.proto",
+}
+
+const (
+	Fence_Clear_FullMethodName = "/ffpod.wire.v1.Fence/Clear"
+)
+
+// FenceClient is the client API for Fence service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Fence is what a shim asks a scheduler besides running sessions.
+type FenceClient interface {
+	// Clear returns once no session of the caller's account writes the outputs any
+	// more: those that do are killed. A shim asks before it runs a writer of the
+	// same outputs itself.
+	Clear(ctx context.Context, in *ClearRequest, opts ...grpc.CallOption) (*ClearResponse, error)
+}
+
+type fenceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewFenceClient(cc grpc.ClientConnInterface) FenceClient {
+	return &fenceClient{cc}
+}
+
+func (c *fenceClient) Clear(ctx context.Context, in *ClearRequest, opts ...grpc.CallOption) (*ClearResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ClearResponse)
+	err := c.cc.Invoke(ctx, Fence_Clear_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// FenceServer is the server API for Fence service.
+// All implementations must embed UnimplementedFenceServer
+// for forward compatibility.
+//
+// Fence is what a shim asks a scheduler besides running sessions.
+type FenceServer interface {
+	// Clear returns once no session of the caller's account writes the outputs any
+	// more: those that do are killed. A shim asks before it runs a writer of the
+	// same outputs itself.
+	Clear(context.Context, *ClearRequest) (*ClearResponse, error)
+	mustEmbedUnimplementedFenceServer()
+}
+
+// UnimplementedFenceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedFenceServer struct{}
+
+func (UnimplementedFenceServer) Clear(context.Context, *ClearRequest) (*ClearResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Clear not implemented")
+}
+func (UnimplementedFenceServer) mustEmbedUnimplementedFenceServer() {}
+func (UnimplementedFenceServer) testEmbeddedByValue()               {}
+
+// UnsafeFenceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to FenceServer will
+// result in compilation errors.
+type UnsafeFenceServer interface {
+	mustEmbedUnimplementedFenceServer()
+}
+
+func RegisterFenceServer(s grpc.ServiceRegistrar, srv FenceServer) {
+	// If the following call panics, it indicates UnimplementedFenceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Fence_ServiceDesc, srv)
+}
+
+func _Fence_Clear_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ClearRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FenceServer).Clear(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Fence_Clear_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FenceServer).Clear(ctx, req.(*ClearRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Fence_ServiceDesc is the grpc.ServiceDesc for Fence service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Fence_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "ffpod.wire.v1.Fence",
+	HandlerType: (*FenceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Clear",
+			Handler:    _Fence_Clear_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
