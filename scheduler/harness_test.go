@@ -201,11 +201,12 @@ func (c fakeClasses) Changed() <-chan struct{} { return nil }
 
 // fakeWorker is a warm worker that runs sessions as the test says.
 type fakeWorker struct {
-	state              pool.WorkerState
-	runner             wire.RunnerClient
-	gone               chan struct{}
-	cause              error
-	released, destroys int
+	state  pool.WorkerState
+	runner wire.RunnerClient
+	gone   chan struct{}
+	cause  error
+
+	released, left, destroys int
 }
 
 type fakePool struct {
@@ -268,7 +269,8 @@ func (p *fakePool) Lease(pod, nonce, id string) (*lease.Lease, error) {
 				p.wake()
 			}
 		}
-		return lease.New(w.state.Worker, w.runner, w.gone, func() error { return w.cause }, end(&w.released), end(&w.destroys)), nil
+		return lease.New(lease.Terms{Worker: w.state.Worker, Runner: w.runner, Gone: w.gone, Cause: func() error { return w.cause },
+			Release: end(&w.released), Leave: end(&w.left), Destroy: end(&w.destroys), Suspect: func() {}}), nil
 	}
 	return nil, pool.ErrGone
 }

@@ -289,8 +289,8 @@ func TestJob(t *testing.T) {
 	ended := make(chan string, 1)
 	r.jobs.launch = func(_ context.Context, id string, progress func(string)) (*lease.Lease, error) {
 		progress("Pulling image")
-		return lease.New(lease.Worker{Class: "cpu", Pod: "job-" + id, Job: "job-" + id, Node: "n"}, runner, make(chan struct{}), nil,
-			func() { ended <- "released" }, func() { ended <- "destroyed" }), nil
+		return lease.New(lease.Terms{Worker: lease.Worker{Class: "cpu", Pod: "job-" + id, Job: "job-" + id, Node: "n"}, Runner: runner, Gone: make(chan struct{}),
+			Release: func() { ended <- "released" }, Leave: func() { ended <- "left" }, Destroy: func() { ended <- "destroyed" }}), nil
 	}
 	var out bytes.Buffer
 	s := r.start("s1", nil, &out)

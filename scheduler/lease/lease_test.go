@@ -13,7 +13,7 @@ import (
 )
 
 func TestLeaseEndsOnce(t *testing.T) {
-	release, destroy := (*Lease).Release, (*Lease).Destroy
+	release, leave, destroy := (*Lease).Release, (*Lease).Leave, (*Lease).Destroy
 	tests := map[string]struct {
 		end       []func(*Lease)
 		want      []string
@@ -21,6 +21,9 @@ func TestLeaseEndsOnce(t *testing.T) {
 	}{
 		"release":                 {[]func(*Lease){release}, []string{"release"}, false},
 		"destroy":                 {[]func(*Lease){destroy}, []string{"destroy"}, false},
+		"leave":                   {[]func(*Lease){leave}, []string{"leave"}, false},
+		"leave after a release":   {[]func(*Lease){release, leave}, []string{"release"}, true},
+		"destroy after a leave":   {[]func(*Lease){leave, destroy}, []string{"leave"}, true},
 		"release twice":           {[]func(*Lease){release, release}, []string{"release"}, true},
 		"destroy twice":           {[]func(*Lease){destroy, destroy}, []string{"destroy"}, true},
 		"destroy after a release": {[]func(*Lease){release, destroy}, []string{"release"}, true},
@@ -29,8 +32,8 @@ func TestLeaseEndsOnce(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			l := New(Worker{Pod: "w"}, nil, nil, nil,
-				func() { got = append(got, "release") }, func() { got = append(got, "destroy") })
+			ends := func(how string) func() { return func() { got = append(got, how) } }
+			l := New(Terms{Worker: Worker{Pod: "w"}, Release: ends("release"), Leave: ends("leave"), Destroy: ends("destroy")})
 			panicked := func() (p bool) {
 				defer func() { p = recover() != nil }()
 				for _, end := range tt.end {
@@ -50,7 +53,7 @@ func TestLeaseEndsOnce(t *testing.T) {
 
 func TestCauseFollowsDone(t *testing.T) {
 	gone, why := make(chan struct{}), errors.New("OOMKilled")
-	l := New(Worker{Pod: "w"}, nil, gone, func() error { return why }, func() {}, func() {})
+	l := New(Terms{Worker: Worker{Pod: "w"}, Gone: gone, Cause: func() error { return why }})
 	if err := l.Cause(); err != nil {
 		t.Errorf("Cause before Done = %v, want nil", err)
 	}

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/channels"
 	"github.com/ffpod/ffpod/scheduler/class"
 	"github.com/ffpod/ffpod/scheduler/lease"
 )
@@ -63,19 +64,7 @@ type Pool struct {
 }
 
 // WorkerState is what placement sees of a worker.
-type WorkerState struct {
-	lease.Worker
-	Slots, Used int
-	// Ready: the channel is open and the worker answers. A worker that is not
-	// Ready counts as full.
-	Ready bool
-	// Draining: no new sessions; those that run may go on.
-	Draining                   bool
-	FFmpegBuild, FFmpegVersion string
-	// Description is the worker's last answer, nil before the first one. It is
-	// not to be changed.
-	Description *wire.Description
-}
+type WorkerState = channels.WorkerState
 
 // New makes a Pool, which knows nothing until Run.
 func New(c Config) (*Pool, error) {
@@ -203,14 +192,32 @@ func (p *Pool) Lease(pod, nonce, session string) (*lease.Lease, error) {
 		if h == nil {
 			return nil, fmt.Errorf("lease worker %s: %w", pod, ErrFull)
 		}
-		return lease.New(c.worker, c.channel.Runner(), h.gone, func() error { return h.cause },
-			func() { p.end(c, h, (*slots).release) },
-			func() {
+		return lease.New(lease.Terms{Worker: c.worker, Runner: c.channel.Runner(), Supervisor: c.channel.Supervisor(), Gone: h.gone, Cause: func() error { return h.cause },
+			Release: func() { p.end(c, h, (*slots).release) },
+			Leave:   func() { p.end(c, h, (*slots).destroy) },
+			Destroy: func() {
 				p.end(c, h, (*slots).destroy)
 				c.ask()
-			}), nil
+			},
+			Suspect: c.ask,
+		}), nil
 	}
 	return nil, fmt.Errorf("lease worker %s: %w", pod, ErrGone)
+}
+
+// Resume takes over the slot of a session that runs on the worker: from an older
+// lease, which then is a mere shell, or from nobody. It waits, bounded by ctx
+// alone, for a channel to this very pod and boot, and returns what the worker now
+// says of the session. The error is lease.ErrGone or lease.ErrUnknown, both final,
+// or says what was waited for when ctx ended.
+func (p *Pool) Resume(ctx context.Context, pod, podUID, nonce, session string) (*lease.Lease, *wire.SessionState, error) {
+	return nil, nil, errors.ErrUnsupported
+}
+
+// Supervisor returns a way to order the worker about its sessions. It waits as
+// Resume does. The error is lease.ErrGone, or says what was waited for.
+func (p *Pool) Supervisor(ctx context.Context, pod, podUID, nonce string) (wire.SupervisorClient, error) {
+	return nil, errors.ErrUnsupported
 }
 
 func (p *Pool) end(c *conn, h *hold, how func(*slots, *hold, time.Time)) {

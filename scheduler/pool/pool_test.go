@@ -45,10 +45,11 @@ func answering(d *wire.Description) *channel {
 	return &channel{description: d, done: make(chan struct{})}
 }
 
-func (c *channel) Description() *wire.Description { return c.description }
-func (c *channel) Runner() wire.RunnerClient      { return nil }
-func (c *channel) Done() <-chan struct{}          { return c.done }
-func (c *channel) Err() error                     { return c.err }
+func (c *channel) Description() *wire.Description    { return c.description }
+func (c *channel) Runner() wire.RunnerClient         { return nil }
+func (c *channel) Supervisor() wire.SupervisorClient { return nil }
+func (c *channel) Done() <-chan struct{}             { return c.done }
+func (c *channel) Err() error                        { return c.err }
 
 func (c *channel) Describe(context.Context) (*wire.Description, error) {
 	c.mu.Lock()

@@ -72,6 +72,33 @@ func (m *Memory) Add(_ context.Context, s Session) error {
 	return nil
 }
 
+// Adopt implements Store.
+func (m *Memory) Adopt(_ context.Context, s Session) (Session, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e, known := m.sessions[s.ID]; known {
+		return e.copy(), e.State.Holds(), nil
+	}
+	now := m.cfg.Now()
+	m.serial++
+	s.State, s.Attempt, s.Outcome, s.Times.Final = Running, max(s.Attempt, 1), Outcome{}, time.Time{}
+	if s.Times.Running.IsZero() {
+		s.Times.Running = now
+	}
+	if s.Times.Queued.IsZero() {
+		s.Times.Queued = s.Times.Running
+	}
+	for _, at := range []*time.Time{&s.Times.Queued, &s.Times.Leased, &s.Times.Starting, &s.Times.Running} {
+		if at.After(now) { // another clock is ahead
+			*at = now
+		}
+	}
+	s.Hardware = slices.Clone(s.Hardware)
+	e := &entry{Session: s, serial: m.serial}
+	m.sessions[s.ID] = e
+	return e.copy(), true, nil
+}
+
 // Queue implements Store.
 func (m *Memory) Queue(context.Context) ([]Session, error) {
 	m.mu.Lock()

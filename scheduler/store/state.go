@@ -17,8 +17,8 @@ import "slices"
 //	                                                                         ▼  ▼   ▼
 //	                                                                        lost   ended
 //
-// Asked is the moment before Add, so no session is ever stored in it. The three
-// final states are never left. `leased` is the right to ask a worker; from
+// Asked is the moment before Add, so no session is ever stored in it. Adopt enters
+// a session that runs already as running. The three final states are never left. `leased` is the right to ask a worker; from
 // `starting` on, ffmpeg may run.
 type State string
 

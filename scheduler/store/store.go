@@ -13,6 +13,9 @@
 //   - The queue is first in, first out within a priority; a session that returns
 //     to the queue keeps its place.
 //   - Time is the store's own: its clock orders the queue and stamps every step.
+//     Only an adopted session brings times along; none is in the future.
+//   - A session that runs is entered whatever its right's Limit says: the worker
+//     is the last word. It counts from then on.
 //
 // storetest is the suite that holds an implementation to this.
 package store
@@ -36,6 +39,12 @@ type Store interface {
 	// Add puts a new session into the queue. Its State, Attempt and times are
 	// set by the store. Errors: ErrDuplicate, ErrFull, or that of the store.
 	Add(ctx context.Context, s Session) error
+	// Adopt enters a session that runs on a worker already, by the worker's word:
+	// what this store did not know is entered as running, with its Right, asked
+	// for at Times.Queued. One that is leased, starting or running here stays as it
+	// is. Both are returned with true, and Move goes on from there. False: the
+	// session waits here or is over, and is returned as it is.
+	Adopt(ctx context.Context, s Session) (Session, bool, error)
 	// Queue returns the sessions that wait, next first.
 	Queue(ctx context.Context) ([]Session, error)
 	// Move does one step and returns the session after it. False: the guard did

@@ -52,6 +52,7 @@ var layers = map[string]int{
 	"podexec/supervisor":  2,
 	"podexec":             2,
 	"scheduler/lease":     3,
+	"scheduler/channels":  4,
 	"scheduler/class":     4,
 	"scheduler/store":     4,
 	"scheduler/placement": 4,

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -39,6 +40,10 @@ func Run(t *testing.T, open New) {
 		"final states stay":                           final,
 		"history is bounded, the living stay":         history,
 		"what is returned is a copy":                  copies,
+		"a running session is adopted":                adopted,
+		"a known session is not adopted anew":         adoptKnown,
+		"an adopted session holds its right":          adoptHolds,
+		"a session is adopted once":                   adoptRace,
 	} {
 		t.Run(name, func(t *testing.T) { spec(t, open) })
 	}
@@ -363,6 +368,104 @@ func copies(t *testing.T, open New) {
 	got.Hardware[0] = "changed"
 	if again := get(t, s, "a"); again.Hardware[0] != "nvidia" {
 		t.Error("the store shares its memory")
+	}
+}
+
+// running is what a worker tells of a session: enough to adopt it.
+func running(id string, asked time.Time) store.Session {
+	r := session(id)
+	r.Right, r.Placement, r.Times = *warm(1), "warm", store.Times{Queued: asked}
+	return r
+}
+
+func adopt(t *testing.T, s store.Store, r store.Session) (store.Session, bool) {
+	t.Helper()
+	got, ok, err := s.Adopt(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got, ok
+}
+
+func adopted(t *testing.T, open New) {
+	s := open(t, 1, 9)
+	asked := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
+	dirty := running("a", asked)
+	dirty.State, dirty.Outcome.Code, dirty.Times.Final = store.Ended, 3, asked
+	got, ok := adopt(t, s, dirty)
+	if !ok || got.State != store.Running || got.Attempt < 1 || got.Outcome != (store.Outcome{}) || !got.Times.Final.IsZero() {
+		t.Fatalf("adopted as %+v, %v", got, ok)
+	}
+	if !got.Times.Queued.Equal(asked) || got.Times.Running.Before(asked) {
+		t.Errorf("times %+v, want asked for at %s", got.Times, asked)
+	}
+	if got.Right != *warm(1) || got.Caller != session("a").Caller || got.Kind != "playback" || got.Placement != "warm" {
+		t.Errorf("adopted without what is known of it: %+v", got)
+	}
+	if diff := cmp.Diff(got, get(t, s, "a")); diff != "" {
+		t.Errorf("adopt and get differ:\n%s", diff)
+	}
+	wantQueue(t, s)
+	if err := s.Add(t.Context(), session("a")); !errors.Is(err, store.ErrDuplicate) {
+		t.Errorf("add of an adopted session: %v", err)
+	}
+	end := must(t, s, store.Move{ID: "a", Attempt: got.Attempt, From: got.State, To: store.Ended, Outcome: store.Outcome{Code: 3}})
+	if end.Times.Final.IsZero() {
+		t.Error("no time of its end")
+	}
+	if _, ok := adopt(t, s, running("a", asked)); ok {
+		t.Error("adopted after its end")
+	}
+	future, _ := adopt(t, s, running("b", time.Now().Add(time.Hour)))
+	if future.Times.Queued.After(future.Times.Running) {
+		t.Errorf("asked for in the future: %+v", future.Times)
+	}
+}
+
+func adoptKnown(t *testing.T, open New) {
+	s := open(t, 9, 9)
+	add(t, s, "a", "waits")
+	asked := time.Now().Add(-time.Hour)
+	if got, ok := adopt(t, s, running("waits", asked)); ok || got.State != store.Queued {
+		t.Errorf("a session that waits: %+v, %v", got, ok)
+	}
+	moves := []store.Move{
+		{ID: "a", From: store.Queued, To: store.Leased, Right: warm(0), Placement: "job", Reason: "asked"},
+		{ID: "a", Attempt: 1, From: store.Leased, To: store.Starting},
+		{ID: "a", Attempt: 1, From: store.Starting, To: store.Running},
+	}
+	for _, m := range moves {
+		want := must(t, s, m)
+		got, ok := adopt(t, s, running("a", asked))
+		if diff := cmp.Diff(want, got); !ok || diff != "" {
+			t.Errorf("%s: %v, changed (-before +after):\n%s", m.To, ok, diff)
+		}
+	}
+}
+
+func adoptHolds(t *testing.T, open New) {
+	s := open(t, 9, 9)
+	add(t, s, "c")
+	a, _ := adopt(t, s, running("a", time.Now()))
+	if _, ok := adopt(t, s, running("b", time.Now())); !ok { // the worker runs both, whatever the limit
+		t.Error("a second running session is not adopted")
+	}
+	mustNot(t, s, store.Move{ID: "c", From: store.Queued, To: store.Leased, Right: warm(2)})
+	must(t, s, store.Move{ID: "a", Attempt: a.Attempt, From: store.Running, To: store.Lost})
+	must(t, s, store.Move{ID: "c", From: store.Queued, To: store.Leased, Right: warm(2)})
+}
+
+func adoptRace(t *testing.T, open New) {
+	s := open(t, 9, 9)
+	together(t, 16, func(ctx context.Context, _ int) error {
+		got, ok, err := s.Adopt(ctx, running("a", time.Now()))
+		if err == nil && (!ok || got.State != store.Running || got.Attempt != 1) {
+			err = fmt.Errorf("adopted as %+v, %v", got, ok)
+		}
+		return err
+	})
+	if all, err := s.Recent(t.Context(), 9); err != nil || len(all) != 1 {
+		t.Errorf("%d sessions, %v, want 1", len(all), err)
 	}
 }
 
