@@ -54,6 +54,7 @@ var layers = map[string]int{
 	"scheduler/lease":     3,
 	"scheduler/channels":  4,
 	"scheduler/class":     4,
+	"scheduler/fence":     4,
 	"scheduler/store":     4,
 	"scheduler/placement": 4,
 	"scheduler/pool":      5,
