@@ -29,6 +29,13 @@ type sessions interface {
 	Serve(ctx context.Context, caller store.Caller, stream session.Stream)
 }
 
+// fences clears the way for a writer in the caller's own pod: *scheduler.Scheduler.
+type fences interface {
+	// Clear returns once no session of the caller's account writes outputs with
+	// these keys: those that do are killed.
+	Clear(ctx context.Context, caller store.Caller, keys []string) error
+}
+
 // authenticator knows callers by their tokens: *Authenticator.
 type authenticator interface {
 	Authenticate(ctx context.Context, token string) (store.Caller, error)
@@ -38,6 +45,8 @@ type authenticator interface {
 type Config struct {
 	Sessions      sessions
 	Authenticator authenticator
+	// Fences answers Fence.Clear. Without it the call is unimplemented.
+	Fences fences
 	// Certificate returns the certificate to present now.
 	Certificate func() (*tls.Certificate, error)
 	// Log defaults to none.
@@ -47,6 +56,7 @@ type Config struct {
 // Server serves shims.
 type Server struct {
 	wire.UnimplementedRunnerServer
+	wire.UnimplementedFenceServer
 	cfg  Config
 	log  *zap.Logger
 	grpc *grpc.Server
@@ -66,6 +76,7 @@ func New(cfg Config) *Server {
 	})
 	s.grpc = grpc.NewServer(append(session.ServerOptions(), grpc.Creds(creds), grpc.WaitForHandlers(true))...)
 	wire.RegisterRunnerServer(s.grpc, s)
+	wire.RegisterFenceServer(s.grpc, s)
 	return s
 }
 
@@ -101,17 +112,25 @@ func (s *Server) Stop() {
 
 // Run implements wire.RunnerServer: one session.
 func (s *Server) Run(stream wire.Runner_RunServer) error {
-	token, err := bearer(stream.Context())
+	caller, err := s.caller(stream.Context())
 	if err != nil {
-		return err
-	}
-	caller, err := s.cfg.Authenticator.Authenticate(stream.Context(), token)
-	if err != nil {
-		s.log.Info("session refused", zap.String("code", status.Code(err).String()), zap.String("reason", status.Convert(err).Message()))
 		return err
 	}
 	s.cfg.Sessions.Serve(stream.Context(), caller, stream)
 	return nil
+}
+
+// caller authenticates a call.
+func (s *Server) caller(ctx context.Context) (store.Caller, error) {
+	token, err := bearer(ctx)
+	if err != nil {
+		return store.Caller{}, err
+	}
+	caller, err := s.cfg.Authenticator.Authenticate(ctx, token)
+	if err != nil {
+		s.log.Info("session refused", zap.String("code", status.Code(err).String()), zap.String("reason", status.Convert(err).Message()))
+	}
+	return caller, err
 }
 
 // bearer takes the token out of the metadata.
