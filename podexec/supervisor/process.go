@@ -25,11 +25,12 @@ type process struct {
 type forking struct {
 	sync.Mutex
 
+	reaper   int         // the process that orphans are reparented to, when it is us
 	known    sync.Mutex  // never held over a system call
 	children map[int]int // by pid; 2 for the moment in which a number is used again
 }
 
-func newForking() *forking { return &forking{children: map[int]int{}} }
+func newForking() *forking { return &forking{reaper: 1, children: map[int]int{}} }
 
 // adopt registers a child: whoever does waits for it, and the reaper does not. It
 // must be called with the lock held in which the child was forked.
@@ -52,6 +53,13 @@ func (f *forking) adopted(pid int) bool {
 	f.known.Lock()
 	defer f.known.Unlock()
 	return f.children[pid] > 0
+}
+
+// any tells whether a child is registered.
+func (f *forking) any() bool {
+	f.known.Lock()
+	defer f.known.Unlock()
+	return len(f.children) > 0
 }
 
 // start runs path with the session's argv, env, cwd and umask.
