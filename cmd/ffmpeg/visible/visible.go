@@ -1,0 +1,60 @@
+// Package visible makes what a worker wrote visible to this machine, through its
+// own mounts. The shim's caller polls stat(2) for segments, lists directories and
+// looks for the output right after the exit; network file systems answer such
+// questions from caches, for seconds to a minute, and refresh them when somebody
+// opens the directory or the file. The shim is that somebody:
+//
+//	Outputs   what the command line writes           → Start.outputs
+//	Keep      opens what changes, during the session
+//	Await     after the Exit: opens and compares until this mount shows at least
+//	          what the worker saw (Exit.files)
+//	Remember  names what a lost session left behind, where half a file is worse
+//	          than none
+//
+// On local file systems all of it is a handful of system calls. No call here can
+// hang its caller, as a mount may: each works in a goroutine that is left behind
+// when the mount lets go of none of its calls; the process is about to end then.
+package visible
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
+)
+
+// Outputs lists what c writes below the shared directories: elsewhere a worker
+// writes nothing that this machine could see.
+func Outputs(c *ffmpeg.Command, shared []string) []*wire.Output {
+	var all []*wire.Output
+	for _, s := range c.FileSets() {
+		if within(shared, s.Dir) {
+			all = append(all, &wire.Output{Directory: []byte(s.Dir), Prefix: []byte(s.Prefix), Exact: s.Exact})
+		}
+	}
+	return all
+}
+
+func within(shared []string, dir string) bool {
+	for _, s := range shared {
+		s = filepath.Clean(s)
+		if s == "/" || dir == s || strings.HasPrefix(dir, s+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// directories are those of outputs, each once.
+func directories(outputs []*wire.Output) []string {
+	var all []string
+	known := map[string]bool{}
+	for _, o := range outputs {
+		if dir := string(o.Directory); !known[dir] {
+			known[dir] = true
+			all = append(all, dir)
+		}
+	}
+	return all
+}
