@@ -48,8 +48,9 @@ race: ## The fast tests under the race detector
 	go test -short -race ./cmd/... ./podexec/... ./scheduler/...
 
 .PHONY: integration
-integration: ## Scheduler packages, RBAC and admission policies against the cluster
+integration: ## Caches of file systems; scheduler packages, RBAC and policies against the cluster
 	go test -count=1 ./images/... ./podexec/... ./cmd/...
+	$(GINKGO) ./test/nfslike
 	KUBECONFIG=$(CLUSTER_CONFIG) go test -tags cluster -count=1 ./cmd/scheduler ./scheduler/...
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/policy
 
