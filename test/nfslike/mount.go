@@ -57,8 +57,7 @@ func New(backing, path string, c Caches) (*Mount, error) {
 		return nil, fmt.Errorf("stat %s: %w", backing, err)
 	}
 	data := &fs.LoopbackRoot{Path: backing, Dev: uint64(st.Dev)}
-	data.NewNode = func(*fs.LoopbackRoot, *fs.Inode, string, *syscall.Stat_t) fs.InodeEmbedder { return m.node(data) }
-	root := m.node(data)
+	root := m.node(&fs.LoopbackNode{RootData: data})
 	data.RootNode = root
 	server, err := fs.Mount(path, root, &fs.Options{
 		EntryTimeout: &c.Names, NegativeTimeout: &c.Negative, AttrTimeout: &c.Attributes,
@@ -122,14 +121,14 @@ func (m *Mount) wait() {
 	}
 }
 
-func (m *Mount) node(data *fs.LoopbackRoot) *node {
-	return &node{LoopbackNode: fs.LoopbackNode{RootData: data}, mount: m, absent: map[string]bool{}, known: map[string]uint64{}}
+func (m *Mount) node(n *fs.LoopbackNode) *node {
+	return &node{LoopbackNode: n, mount: m, absent: map[string]bool{}, known: map[string]uint64{}}
 }
 
 // node is one file or directory. For a directory it remembers what it told the
 // kernel about its names, which is what the kernel may have in its caches.
 type node struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	mount *Mount
 
 	mu     sync.Mutex
@@ -138,12 +137,18 @@ type node struct {
 }
 
 var (
+	_ fs.NodeWrapChilder    = (*node)(nil)
 	_ fs.NodeLookuper       = (*node)(nil)
 	_ fs.NodeOpener         = (*node)(nil)
 	_ fs.NodeOpendirHandler = (*node)(nil)
 	_ fs.NodeGetattrer      = (*node)(nil)
 	_ fs.NodeFsyncer        = (*node)(nil)
 )
+
+// WrapChild makes one of these of every node below.
+func (n *node) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
+	return n.mount.node(child.(*fs.LoopbackNode))
+}
 
 func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
 	n.mount.wait()

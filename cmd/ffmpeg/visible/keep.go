@@ -80,7 +80,8 @@ func keep(ctx context.Context, outputs []*wire.Output) {
 // A file of a numbered set is open while it may grow, and settled once it was
 // looked at while newer ones existed: then its size is final, and known here. The
 // caller takes the next file's existence for that, so what is open is looked at
-// before the directory, which makes the next name known.
+// before the directory, which makes the next name known, and once more after it:
+// a file that ended in between is short for as long as these calls take.
 type folder struct {
 	path   string
 	exact  []string // files that a program writes once
