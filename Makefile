@@ -26,7 +26,7 @@ demo: cluster images ## The main job, visibly, on a real cluster: first time abo
 	@KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/demo
 
 .PHONY: test
-test: unit cluster images integration e2e ## Prove everything: first time about 20 min, then 7 min
+test: unit cluster images integration e2e chaos ## Prove everything: first time about 25 min, then 12 min
 
 ##@ Parts
 .PHONY: build
@@ -41,7 +41,7 @@ build-arm64: ## Compile every binary for arm64 too
 .PHONY: unit
 unit: ## Fast tests, no root and no cluster: < 1 min
 	go vet ./...
-	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./test/house ./test/manifests
+	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./test/house ./test/manifests ./test/chaos
 
 .PHONY: race
 race: ## The fast tests under the race detector
@@ -57,6 +57,23 @@ integration: ## Caches of file systems; scheduler packages, RBAC and policies ag
 .PHONY: e2e
 e2e: ## Everything end to end, as local, warm and Job. FOCUS='regexp' selects specs
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/e2e
+
+# Chaos breaks the parts of a cluster: only the local one's, which then has two nodes.
+TWO_NODES = go run ./test/cluster up --nodes 2 || { go run ./test/cluster down && go run ./test/cluster up --nodes 2; }
+SEED ?= 1
+CHAOS := go run ./test/chaos -seed $(SEED)
+
+.PHONY: chaos
+chaos: ## Break everything, 48 times, and judge every session: 5 min. SEED=n for another plan
+	@$(TWO_NODES)
+	@$(MAKE) images OWN_CLUSTER=
+	$(CHAOS) -faults 48 -o out/chaos.json
+
+.PHONY: chaos-long
+chaos-long: ## The same with 512 faults: 50 min
+	@$(TWO_NODES)
+	@$(MAKE) images OWN_CLUSTER=
+	$(CHAOS) -faults 512 -o out/chaos-long.json
 
 .PHONY: bench
 bench: cluster images ## Figures beside their baselines, into out/bench.json: 5 min
