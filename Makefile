@@ -74,6 +74,9 @@ chaos-long: ## The same with 512 faults: 50 min
 	@$(TWO_NODES)
 	@$(MAKE) images OWN_CLUSTER=
 	$(CHAOS) -faults 512 -o out/chaos-long.json
+.PHONY: jellyfin
+jellyfin: ## What Jellyfin does with ffmpeg and sees of it, on this machine and in pods: 25 min
+	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/jellyfin
 
 .PHONY: bench
 bench: cluster images ## Figures beside their baselines, into out/bench.json: 5 min
