@@ -63,7 +63,7 @@ func build(ctx context.Context, conf config.Configuration, getenv func(string) s
 	if p.pool, err = pool.New(pool.Config{Client: client, Namespace: self.Namespace, Open: open, Log: log}); err != nil {
 		return nil, err
 	}
-	if p.jobs, err = job.New(job.Config{Client: client, Namespace: self.Namespace, Open: open, Log: log}); err != nil {
+	if p.jobs, err = job.New(job.Config{Client: client, Namespace: self.Namespace, Open: open, Log: log, Grace: conf.Session.Grace.Duration}); err != nil {
 		return nil, err
 	}
 	metrics, inForce := scheduler.NewMetrics(), server.NewPolicyMetric()
@@ -129,7 +129,7 @@ func (p *parts) checks() []server.Check {
 		{Name: "sessions", Ready: p.server.Ready},
 		{Name: "certificate", Ready: p.certificates.Ready},
 		{Name: "classes", Ready: unless(p.classes.Synced, "the Deployments have not been read yet")},
-		{Name: "workers", Ready: unless(p.pool.Ready, "not every warm worker has answered yet; the silent ones count as full 5 s after the start")},
+		{Name: "workers", Ready: unless(func() bool { return p.pool.Ready() && p.jobs.Ready() }, "not every worker has answered yet; the silent ones count as full 5 s after the start")},
 	}
 }
 

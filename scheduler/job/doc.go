@@ -2,11 +2,14 @@
 //
 //	   admitted (the class's limit)
 //	       │ create, the name follows from class and session
-//	   created ──▶ pod ──▶ scheduled ──▶ exec tried ──▶ answers ──▶ leased
-//	       │        │          │             │                     │     │
-//	       └────────┴──────────┴─────────────┘               Release   Destroy
-//	ctx done, pod gone: the Job is deleted,              it ends by    it is
-//	the error says what Kubernetes last said             itself        deleted
+//	   created ──▶ pod ──▶ scheduled ──▶ exec tried ──▶ answers ──▶ leased ◀── Resume
+//	       │        │          │             │               │      │      │
+//	       └────────┴──────────┴─────────────┘          Release   Leave  Destroy
+//	ctx done, pod gone: the Job is deleted,          it ends by  it goes  it is
+//	the error says what Kubernetes last said         itself      on       deleted
+//
+// Jobs that were made before this process began, or by another one, are found by
+// their pods: each gets a channel, is asked what it runs, and can be resumed.
 //
 // Guarantees:
 //
@@ -22,5 +25,11 @@
 //     lives, so a Job whose scheduler died ends by itself. (Of a Job's spec this
 //     field may be changed while it runs; the Job controller counts from the
 //     start time and looks again after every change.)
+//     So does that of a Job whose worker says that a session runs, whoever made
+//     the Job.
 //   - Jobs are owned by the Deployment of their class and go with it.
+//   - A Job that serves nobody is deleted: its worker has no session and had none
+//     within a minute, or its session has ended and nobody takes the exit, or it
+//     does not answer and no scheduler moves its deadline. Never one whose worker
+//     has said that a session runs; right before the deletion it is asked again.
 package job

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/ffpod/ffpod/podexec"
+	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/class"
 	"github.com/ffpod/ffpod/scheduler/lease"
 )
@@ -26,12 +26,10 @@ const (
 	leastPause     = 50 * time.Millisecond  // between tries
 	mostPause      = 200 * time.Millisecond // at first
 	mostPauseAfter = 2 * time.Second        // when it is slow
-	explainTimeout = 3 * time.Second        // for the pod's status to say why a channel broke
-	lingerTimeout  = 5 * time.Second        // for a worker that has ended its session to end its channel
 )
 
-// launch is one Job from its making to the end of its lease. What the informer
-// changes is guarded by the launcher's mutex.
+// launch is one Job from its making to the end of its first lease. What the
+// informer changes is guarded by the launcher's mutex.
 type launch struct {
 	class   string
 	session string
@@ -41,6 +39,7 @@ type launch struct {
 	say     func(reason string)     // reports what it waits for; "" says nothing
 
 	created  bool
+	handed   bool // the keeper has the pod from now on
 	extended time.Time
 	pod      *corev1.Pod
 	over     bool // the pod has ended or is gone
@@ -94,9 +93,9 @@ func (l *Launcher) Launch(ctx context.Context, c class.Class, session string, pr
 		}
 		err = fmt.Errorf("launch Job %s: %w", r.job.Name, err)
 		if r.created {
-			l.delete(ctx, r.job)
+			l.delete(ctx, r.job.Name, "")
 		}
-		l.drop(r)
+		l.forget(r.job.Name)
 		return nil, err
 	}
 	return held, nil
@@ -128,11 +127,7 @@ func (l *Launcher) start(ctx context.Context, r *launch, c class.Class) (*lease.
 	}
 
 	// 4. The lease.
-	held, err := l.lease(ctx, r, pod, channel)
-	if err != nil {
-		return nil, errors.Join(err, channel.Close())
-	}
-	return held, nil
+	return l.lease(ctx, r, channel)
 }
 
 // admit registers the launch, within the limit of its class.
@@ -154,9 +149,15 @@ func (l *Launcher) admit(ctx context.Context, r *launch, most int) error {
 	return nil
 }
 
-func (l *Launcher) drop(r *launch) {
+// forget ends a launch: its Job, if it stays, is like any other.
+func (l *Launcher) forget(name string) {
 	l.mu.Lock()
-	delete(l.launches, r.job.Name)
+	if r := l.launches[name]; r != nil {
+		delete(l.launches, name)
+		if r.handed {
+			l.deadlines[name] = deadline{begun: r.begun, extended: r.extended}
+		}
+	}
 	l.mu.Unlock()
 	l.wake()
 }
@@ -279,14 +280,21 @@ func (l *Launcher) open(ctx context.Context, pod *corev1.Pod) (lease.Channel, er
 	if err != nil {
 		return nil, err
 	}
-	d := channel.Description()
-	if err = lease.Verify(pod, pod.Labels[class.Label], d); err == nil && !d.GetOnce() {
-		err = fmt.Errorf("verify worker %s: it does not serve a single session: env %s has no effect", pod.Name, onceEnv)
-	}
-	if err != nil {
+	if err := verify(pod, channel.Description()); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", errWrong, err), channel.Close())
 	}
 	return channel, nil
+}
+
+// verify says what is wrong with who answers in the pod of a Job.
+func verify(pod *corev1.Pod, d *wire.Description) error {
+	if err := lease.Verify(pod, pod.Labels[class.Label], d); err != nil {
+		return err
+	}
+	if !d.GetOnce() {
+		return fmt.Errorf("verify worker %s: it does not serve a single session: env %s has no effect", pod.Name, onceEnv)
+	}
+	return nil
 }
 
 func running(pod *corev1.Pod) bool {
@@ -294,45 +302,58 @@ func running(pod *corev1.Pod) bool {
 	return s != nil && s.State.Running != nil
 }
 
-// lease hands the worker to its holder, and watches it until the lease ends.
-func (l *Launcher) lease(ctx context.Context, r *launch, pod *corev1.Pod, channel lease.Channel) (*lease.Lease, error) {
-	ctx = context.WithoutCancel(ctx) // Destroy comes when the launch is long over
-	var cause error
-	gone, released, destroyed := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.stopped {
-		return nil, errStopping
-	}
-	l.serving.Go(func() {
-		cause = fmt.Errorf("worker %s of Job %s: %s", pod.Name, r.job.Name, l.watch(r, channel, released, destroyed))
-		close(gone)
-	})
+// lease hands the worker to the keeper, which owns the channel from then on, and
+// takes its one slot.
+func (l *Launcher) lease(ctx context.Context, r *launch, channel lease.Channel) (*lease.Lease, error) {
 	d := channel.Description()
-	w := lease.Worker{Class: r.class, Pod: pod.Name, PodUID: string(pod.UID), Node: pod.Spec.NodeName, Nonce: d.GetNonce(), Job: r.job.Name}
-	return lease.New(lease.Terms{Worker: w, Runner: channel.Runner(), Supervisor: channel.Supervisor(), Gone: gone, Cause: func() error { return cause },
-		Release: func() {
-			close(released)
-			l.drop(r)
-		},
-		Leave: func() {
-			close(released)
-			l.drop(r)
-		},
-		Destroy: func() {
-			close(destroyed)
-			l.destroy(ctx, r)
-		},
-		Suspect: func() {},
-	}), nil
+	l.mu.Lock()
+	if l.stopped {
+		l.mu.Unlock()
+		return nil, errors.Join(errStopping, channel.Close())
+	}
+	err := context.Cause(ctx)
+	if err == nil {
+		err = l.keeper.Enter(r.pod, channel)
+	}
+	r.handed = err == nil
+	pod := r.pod
+	l.mu.Unlock()
+	if err != nil {
+		return nil, errors.Join(err, channel.Close())
+	}
+	terms, err := l.keeper.Lease(pod.Name, d.GetNonce(), r.session)
+	if err != nil {
+		return nil, err
+	}
+	return lease.New(l.terms(context.WithoutCancel(ctx), terms)), nil // Destroy comes when the launch is long over
+}
+
+// terms adds to the end of a lease what it means for the Job.
+func (l *Launcher) terms(ctx context.Context, t lease.Terms) lease.Terms {
+	release, leave, destroy := t.Release, t.Leave, t.Destroy
+	t.Release = func() {
+		release()
+		l.keeper.Part(t.Worker.PodUID)
+		l.forget(t.Worker.Job)
+	}
+	t.Leave = func() {
+		leave()
+		l.forget(t.Worker.Job)
+	}
+	t.Destroy = func() {
+		destroy()
+		l.keeper.Part(t.Worker.PodUID)
+		l.destroy(ctx, t.Worker.Job)
+	}
+	return t
 }
 
 // destroy deletes the Job, beside its caller: a session's last words do not wait
 // for an API server that hangs.
-func (l *Launcher) destroy(ctx context.Context, r *launch) {
+func (l *Launcher) destroy(ctx context.Context, name string) {
 	end := func() {
-		l.delete(ctx, r.job)
-		l.drop(r)
+		l.delete(ctx, name, "")
+		l.forget(name)
 	}
 	l.mu.Lock()
 	stopped := l.stopped
@@ -342,68 +363,6 @@ func (l *Launcher) destroy(ctx context.Context, r *launch) {
 	l.mu.Unlock()
 	if stopped {
 		end()
-	}
-}
-
-// watch closes the channel when it ends, the pod ends, or the lease ends, and
-// says why it is of no use any more.
-func (l *Launcher) watch(r *launch, channel lease.Channel, released, destroyed <-chan struct{}) string {
-	why := l.ended(r, channel, released, destroyed)
-	if err := channel.Close(); err != nil {
-		l.config.Log.Debug("close a channel", zap.String("job", r.job.Name), zap.Error(err))
-	}
-	return why
-}
-
-func (l *Launcher) ended(r *launch, channel lease.Channel, released, destroyed <-chan struct{}) string {
-	for {
-		l.mu.Lock()
-		over, why, updated := r.over, r.gone(), r.updated
-		l.mu.Unlock()
-		if over {
-			return why
-		}
-		select {
-		case <-updated:
-		case <-released:
-			linger := time.NewTimer(lingerTimeout)
-			defer linger.Stop()
-			select {
-			case <-channel.Done():
-			case <-linger.C:
-			case <-l.stopping:
-			}
-			return "the lease was released"
-		case <-destroyed:
-			return "the lease was destroyed"
-		case <-l.stopping:
-			return "the scheduler closes its channels"
-		case <-channel.Done():
-			return l.broke(r, channel, released, destroyed)
-		}
-	}
-}
-
-// broke waits shortly for the pod's status to say why the channel broke.
-func (l *Launcher) broke(r *launch, channel lease.Channel, released, destroyed <-chan struct{}) string {
-	timeout := time.NewTimer(explainTimeout)
-	defer timeout.Stop()
-	for {
-		l.mu.Lock()
-		why, updated := r.gone(), r.updated
-		l.mu.Unlock()
-		if why != "" {
-			return why
-		}
-		select {
-		case <-updated:
-			continue
-		case <-timeout.C:
-		case <-l.stopping:
-		case <-released:
-		case <-destroyed:
-		}
-		return fmt.Sprintf("its channel ended: %v", channel.Err())
 	}
 }
 

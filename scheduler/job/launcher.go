@@ -46,6 +46,21 @@ type Config struct {
 	// Explain is how long a start may be slow before Events are read, and how
 	// often they are read again. Defaults to 1 s.
 	Explain time.Duration
+	// Grace is the longest time for which a worker keeps a session, or its exit,
+	// that nobody is attached to. Defaults to 5 min.
+	Grace time.Duration
+	// Idle is how long a worker may have no session before its Job is deleted: it
+	// ends by itself before. Defaults to 75 s.
+	Idle time.Duration
+	// Reconcile is how often Jobs, pods and sessions are compared. Defaults to
+	// 15 s.
+	Reconcile time.Duration
+	// Doubt is how long a Job whose worker has not told that it serves nobody must
+	// have looked like it. Defaults to 1 min.
+	Doubt time.Duration
+	// Settle is how long Ready waits for silent workers, Describe how often a
+	// worker is asked. The defaults are those of package channels.
+	Settle, Describe time.Duration
 }
 
 // Launcher makes the Jobs of one namespace. It owns the channels to their
@@ -54,12 +69,13 @@ type Launcher struct {
 	config   Config
 	informer coreinformers.PodIndexInformer
 	changed  chan struct{}
-	serving  sync.WaitGroup // the channels of leased workers
-	stopping chan struct{}  // closed when Run ends
+	keeper   *channels.Keeper
+	serving  sync.WaitGroup // loops and deletions
 
-	mu       sync.Mutex
-	launches map[string]*launch // by the Job's name, until the lease has ended
-	stopped  bool
+	mu        sync.Mutex
+	launches  map[string]*launch  // by the Job's name, until its first lease has ended
+	deadlines map[string]deadline // of the Jobs that are no launch, by name
+	stopped   bool
 }
 
 // New makes a Launcher, which launches while Run runs.
@@ -70,7 +86,18 @@ func New(c Config) (*Launcher, error) {
 	c.Deadline = cmp.Or(c.Deadline, 10*time.Minute)
 	c.TTL = cmp.Or(c.TTL, 2*time.Minute)
 	c.Explain = cmp.Or(c.Explain, time.Second)
-	l := &Launcher{config: c, changed: make(chan struct{}, 1), stopping: make(chan struct{}), launches: map[string]*launch{}}
+	c.Grace = cmp.Or(c.Grace, 5*time.Minute)
+	c.Idle = cmp.Or(c.Idle, 75*time.Second)
+	c.Doubt = cmp.Or(c.Doubt, time.Minute)
+	c.Reconcile = cmp.Or(c.Reconcile, 15*time.Second)
+	l := &Launcher{config: c, changed: make(chan struct{}, 1), launches: map[string]*launch{}, deadlines: map[string]deadline{}}
+	l.keeper = channels.New(channels.Config{
+		// kube: pods, get
+		Get: func(ctx context.Context, name string) (*corev1.Pod, error) {
+			return c.Client.CoreV1().Pods(c.Namespace).Get(ctx, name, metav1.GetOptions{})
+		},
+		Open: c.Open, ClassLabel: class.Label, Ours: ofJob, Verify: verify, Wake: l.wake, Log: c.Log, Settle: c.Settle, Describe: c.Describe,
+	})
 	// kube: pods, list, watch
 	l.informer = coreinformers.NewTypedFilteredPodInformer(c.Client, c.Namespace, 0, nil,
 		func(o *metav1.ListOptions) {
@@ -87,12 +114,12 @@ func New(c Config) (*Launcher, error) {
 	return l, nil
 }
 
-// Run watches the Jobs' pods and moves the deadlines of living Jobs until ctx is
-// done. Then launches fail, channels are closed, which ends their leases, and it
-// waits for both. Jobs whose session runs are left to themselves. It is called
-// once.
+// Run watches the Jobs' pods, keeps a channel to every worker, moves the
+// deadlines of living Jobs and deletes those that serve nobody, until ctx is
+// done. Then launches fail, channels are closed, and it waits for both. Jobs whose
+// session runs are left to themselves. It is called once.
 func (l *Launcher) Run(ctx context.Context) error {
-	_, err := l.informer.AddTypedEventHandler(coreinformers.PodHandlerFuncs{
+	handler, err := l.informer.AddTypedEventHandler(coreinformers.PodHandlerFuncs{
 		AddFunc:    func(pod *corev1.Pod) { l.seen(pod, false) },
 		UpdateFunc: func(_, pod *corev1.Pod) { l.seen(pod, false) },
 		DeleteFunc: func(d coreinformers.DeletedPod) { l.seen(d.OptionalObj, true) },
@@ -100,15 +127,21 @@ func (l *Launcher) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch the Jobs of namespace %s: %w", l.config.Namespace, err)
 	}
+	l.serving.Go(func() {
+		if cache.WaitForCacheSync(ctx.Done(), handler.HasSynced) {
+			l.keeper.Settle()
+		}
+	})
 	l.serving.Go(func() { l.extendAll(ctx) })
+	l.serving.Go(func() { l.reconcileAll(ctx) })
 	l.informer.RunWithContext(ctx)
 	l.mu.Lock()
 	l.stopped = true
-	close(l.stopping)
 	for _, r := range l.launches {
 		r.fail(errStopping)
 	}
 	l.mu.Unlock()
+	l.keeper.Stop()
 	l.serving.Wait()
 	return nil
 }
@@ -136,22 +169,44 @@ func (l *Launcher) active(name string) int {
 	return len(jobs)
 }
 
-// Resume is Pool.Resume for the worker of a Job.
+// Resume takes over the session that the worker of a Job runs: from an older
+// lease, which then is a mere shell, or from nobody, whoever made the Job. It
+// waits, bounded by ctx alone, for a channel to this very pod and boot, and
+// returns what the worker now says of the session. The error is lease.ErrGone or
+// lease.ErrUnknown, both final, or says what was waited for when ctx ended.
 func (l *Launcher) Resume(ctx context.Context, pod, podUID, nonce, session string) (*lease.Lease, *wire.SessionState, error) {
-	return nil, nil, errors.ErrUnsupported
+	terms, state, err := l.keeper.Resume(ctx, pod, podUID, nonce, session)
+	if err != nil {
+		return nil, nil, err
+	}
+	return lease.New(l.terms(context.WithoutCancel(ctx), terms)), state, nil
 }
 
-// Supervisor is Pool.Supervisor for the worker of a Job.
+// Supervisor returns a way to order the worker of a Job about its session. It
+// waits as Resume does. The error is lease.ErrGone, or says what was waited for.
 func (l *Launcher) Supervisor(ctx context.Context, pod, podUID, nonce string) (wire.SupervisorClient, error) {
-	return nil, errors.ErrUnsupported
+	return l.keeper.Supervisor(ctx, pod, podUID, nonce)
 }
 
-// Workers returns the workers of all Jobs whose pod runs, whoever made them.
-func (l *Launcher) Workers() []channels.WorkerState { return nil }
+// Workers returns the workers of all Jobs whose pod may run, whoever made them,
+// but for those that are being launched here.
+func (l *Launcher) Workers() []channels.WorkerState { return l.keeper.Workers() }
 
 // Ready reports whether every worker of a Job that runs has answered once, or the
 // time for it has passed. Once true it stays true.
-func (l *Launcher) Ready() bool { return true }
+func (l *Launcher) Ready() bool {
+	return l.keeper.Ready(l.informer.HasSynced, func() (all []*corev1.Pod) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, o := range l.informer.GetStore().List() {
+			pod := o.(*corev1.Pod)
+			if r := l.launches[jobOf(pod)]; ofJob(pod) && (r == nil || r.handed) {
+				all = append(all, pod)
+			}
+		}
+		return all
+	})
+}
 
 // Changed wakes one reader after a Job may have made room for another.
 func (l *Launcher) Changed() <-chan struct{} { return l.changed }
@@ -163,15 +218,21 @@ func (l *Launcher) wake() {
 	}
 }
 
-// seen takes the newest state of a pod, which may have ended or be gone.
+// seen takes the newest state of a pod, which may have ended or be gone. The pod
+// of a launch is the launch's until its worker has answered.
 func (l *Launcher) seen(pod *corev1.Pod, deleted bool) {
-	if pod == nil {
+	if pod == nil || !ofJob(pod) {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.launches[jobOf(pod)]; r != nil {
+	switch r := l.launches[jobOf(pod)]; {
+	case r != nil && !r.handed:
 		r.update(pod, deleted || lease.Over(pod))
+	case deleted:
+		l.keeper.Deleted(pod)
+	default:
+		l.keeper.Seen(pod)
 	}
 	if deleted || lease.Over(pod) {
 		l.wake()
@@ -186,62 +247,24 @@ func (l *Launcher) look(r *launch) (*corev1.Pod, <-chan struct{}) {
 	return r.pod, r.updated
 }
 
-// extendAll moves deadlines forward before a third of them has passed.
-func (l *Launcher) extendAll(ctx context.Context) {
-	tick := time.NewTicker(max(l.config.Deadline/20, time.Second))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		l.mu.Lock()
-		var due []*launch
-		for _, r := range l.launches {
-			if time.Since(r.extended) > l.config.Deadline*3/10 && r.created {
-				due = append(due, r)
-			}
-		}
-		l.mu.Unlock()
-		for _, r := range due {
-			l.extend(ctx, r)
-		}
-	}
-}
-
-// extend sets the deadline to its full length from now. It counts from the Job's
-// start time, which is later than our begin: the sum is never too short.
-func (l *Launcher) extend(ctx context.Context, r *launch) {
-	now := time.Now()
-	patch := fmt.Appendf(nil, `{"spec":{"activeDeadlineSeconds":%d}}`, (now.Sub(r.begun)+l.config.Deadline)/time.Second)
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	// kube: jobs, patch
-	_, err := l.config.Client.BatchV1().Jobs(r.job.Namespace).Patch(ctx, r.job.Name, types.MergePatchType, patch, metav1.PatchOptions{})
-	if err != nil {
-		l.config.Log.Warn("the deadline of a Job cannot be moved; trying again", zap.String("job", r.job.Name), zap.Error(err))
-		return
-	}
-	l.mu.Lock()
-	r.extended = now
-	l.mu.Unlock()
-}
-
-// delete deletes a Job with its pod, also when the caller is done. When that
-// fails, the Job's deadline ends it.
-func (l *Launcher) delete(ctx context.Context, j *batchv1.Job) {
+// delete deletes a Job with its pod, also when the caller is done; with a UID,
+// only that very one. When that fails, the Job's deadline ends it.
+func (l *Launcher) delete(ctx context.Context, name string, uid types.UID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	background := metav1.DeletePropagationBackground // the default would leave the pod running
+	options := metav1.DeleteOptions{PropagationPolicy: &background}
+	if uid != "" {
+		options.Preconditions = &metav1.Preconditions{UID: &uid}
+	}
 	for pause := leastPause; ; pause *= 2 {
 		// kube: jobs, delete
-		err := l.config.Client.BatchV1().Jobs(j.Namespace).Delete(ctx, j.Name, metav1.DeleteOptions{PropagationPolicy: &background})
+		err := l.config.Client.BatchV1().Jobs(l.config.Namespace).Delete(ctx, name, options)
 		if err == nil || apierrors.IsNotFound(err) {
 			return
 		}
 		if permanent(err) || !sleep(ctx, pause) {
-			l.config.Log.Error("a Job cannot be deleted; its deadline will end it", zap.String("job", j.Name), zap.Error(err))
+			l.config.Log.Error("a Job cannot be deleted; its deadline will end it", zap.String("job", name), zap.Error(err))
 			return
 		}
 	}
@@ -263,6 +286,12 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-timer.C:
 		return true
 	}
+}
+
+// ofJob reports whether the pod is that of a Job made from a class.
+func ofJob(pod *corev1.Pod) bool {
+	owner := metav1.GetControllerOf(pod)
+	return owner != nil && owner.Kind == "Job" && pod.Labels[class.Label] != "" && pod.Labels[class.RoleLabel] == class.RoleJob
 }
 
 func jobOf(pod *corev1.Pod) string { return pod.Labels[batchv1.JobNameLabel] }

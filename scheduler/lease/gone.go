@@ -32,7 +32,7 @@ func Gone(pod *corev1.Pod, since int32) string {
 	if pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
 		return "the pod is " + string(pod.Status.Phase)
 	}
-	if nodeSilent(pod) {
+	if NodeSilent(pod) {
 		return "node " + pod.Spec.NodeName + " is not ready"
 	}
 	return ""
@@ -118,10 +118,10 @@ func ended(t *corev1.ContainerStateTerminated) string {
 	return join(what, t.Message)
 }
 
-// nodeSilent recognises the mark of the node lifecycle controller: it sets a
+// NodeSilent recognises the mark of the node lifecycle controller: it sets a
 // pod's Ready to false and leaves what the kubelet said of its containers.
 // Nodes themselves are not readable with rights in one namespace.
-func nodeSilent(pod *corev1.Pod) bool {
+func NodeSilent(pod *corev1.Pod) bool {
 	ready, containers := condition(pod, corev1.PodReady), condition(pod, corev1.ContainersReady)
 	return ready != nil && ready.Status == corev1.ConditionFalse && len(pod.Spec.ReadinessGates) == 0 &&
 		containers != nil && containers.Status == corev1.ConditionTrue

@@ -1,19 +1,15 @@
 package pool
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -27,10 +23,10 @@ import (
 // Errors of Lease. Both mean: look at Workers again.
 var (
 	// ErrFull occurs when the worker has no free slot.
-	ErrFull = errors.New("no slot is free")
+	ErrFull = channels.ErrFull
 	// ErrGone occurs when the worker is not there any more, restarted, cannot be
 	// reached now, or takes no new sessions.
-	ErrGone = errors.New("the worker takes no sessions")
+	ErrGone = channels.ErrGone
 )
 
 // Config of a Pool.
@@ -47,6 +43,10 @@ type Config struct {
 	// Unknown is how long a lease may stand for a session that the worker does
 	// not know. Defaults to 30 s.
 	Unknown time.Duration
+	// Idle and Unready are how long a pod without a running container, and one
+	// whose node is not ready, is given before it counts as gone. The defaults are
+	// those of package channels.
+	Idle, Unready time.Duration
 }
 
 // Pool is the warm workers of one namespace. It owns their channels. Its
@@ -54,13 +54,8 @@ type Config struct {
 type Pool struct {
 	config   Config
 	informer coreinformers.PodIndexInformer
+	keeper   *channels.Keeper
 	changed  chan struct{}
-	tending  sync.WaitGroup // the goroutines of the workers
-
-	mu      sync.Mutex
-	workers map[types.UID]*worker
-	settled bool // Settle has passed
-	ready   bool // Ready was true once
 }
 
 // WorkerState is what placement sees of a worker.
@@ -71,10 +66,15 @@ func New(c Config) (*Pool, error) {
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
-	c.Settle = cmp.Or(c.Settle, 5*time.Second)
-	c.Describe = cmp.Or(c.Describe, 10*time.Second)
-	c.Unknown = cmp.Or(c.Unknown, 30*time.Second)
-	p := &Pool{config: c, changed: make(chan struct{}, 1), workers: map[types.UID]*worker{}}
+	p := &Pool{config: c, changed: make(chan struct{}, 1)}
+	p.keeper = channels.New(channels.Config{
+		// kube: pods, get
+		Get: func(ctx context.Context, name string) (*corev1.Pod, error) {
+			return c.Client.CoreV1().Pods(c.Namespace).Get(ctx, name, metav1.GetOptions{})
+		},
+		Open: c.Open, ClassLabel: class.Label, Ours: warm, Wake: p.wake, Log: c.Log, Settle: c.Settle, Describe: c.Describe, Unknown: c.Unknown, Idle: c.Idle, Unready: c.Unready,
+		Verify: func(pod *corev1.Pod, d *wire.Description) error { return lease.Verify(pod, pod.Labels[class.Label], d) },
+	})
 	// kube: pods, list, watch
 	p.informer = coreinformers.NewTypedFilteredPodInformer(c.Client, c.Namespace, 0, nil,
 		func(o *metav1.ListOptions) {
@@ -92,59 +92,45 @@ func New(c Config) (*Pool, error) {
 }
 
 // Run watches the workers and serves their channels until ctx is done; then it
-// closes them, which ends the leases, and waits. It is called once.
+// closes them, which breaks the streams on them but ends no session, and waits.
+// It is called once.
 func (p *Pool) Run(ctx context.Context) error {
+	seen := func(pod *corev1.Pod) {
+		if warm(pod) {
+			p.keeper.Seen(pod)
+		}
+	}
 	handler, err := p.informer.AddTypedEventHandler(coreinformers.PodHandlerFuncs{
-		AddFunc:    func(pod *corev1.Pod) { p.seen(ctx, pod) },
-		UpdateFunc: func(_, pod *corev1.Pod) { p.seen(ctx, pod) },
-		DeleteFunc: func(d coreinformers.DeletedPod) { p.deleted(d.OptionalObj) },
+		AddFunc:    seen,
+		UpdateFunc: func(_, pod *corev1.Pod) { seen(pod) },
+		DeleteFunc: func(d coreinformers.DeletedPod) { p.keeper.Deleted(d.OptionalObj) },
 	})
 	if err != nil {
 		return fmt.Errorf("watch the warm workers of namespace %s: %w", p.config.Namespace, err)
 	}
-	p.tending.Go(func() { p.settle(ctx, handler) })
+	var settling sync.WaitGroup
+	settling.Go(func() {
+		if cache.WaitForCacheSync(ctx.Done(), handler.HasSynced) {
+			p.keeper.Settle()
+		}
+	})
 	p.informer.RunWithContext(ctx)
-	p.tending.Wait()
+	p.keeper.Stop()
+	settling.Wait()
 	return nil
-}
-
-// settle ends the wait for silent workers.
-func (p *Pool) settle(ctx context.Context, handler cache.ResourceEventHandlerRegistration) {
-	if !cache.WaitForCacheSync(ctx.Done(), handler.HasSynced) {
-		return
-	}
-	p.wake() // Ready may be true at once
-	select {
-	case <-ctx.Done():
-	case <-time.After(p.config.Settle):
-		p.mu.Lock()
-		p.settled = true
-		p.mu.Unlock()
-		p.wake()
-	}
 }
 
 // Ready reports whether every running worker has answered once, or the time for
 // it has passed. Once true it stays true.
 func (p *Pool) Ready() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ready || !p.informer.HasSynced() {
-		return p.ready
-	}
-	p.ready = p.settled || p.synced() && !slices.ContainsFunc(p.list(), func(w *worker) bool { return running(w.pod) != "" && !w.answered })
-	return p.ready
-}
-
-// synced reports whether every pod in the cache has reached the handler: the
-// two are filled one after the other.
-func (p *Pool) synced() bool {
-	for _, o := range p.informer.GetStore().List() {
-		if pod := o.(*corev1.Pod); warm(pod) && !lease.Over(pod) && p.workers[pod.UID] == nil {
-			return false
+	return p.keeper.Ready(p.informer.HasSynced, func() (all []*corev1.Pod) {
+		for _, o := range p.informer.GetStore().List() {
+			if pod := o.(*corev1.Pod); warm(pod) {
+				all = append(all, pod)
+			}
 		}
-	}
-	return true
+		return all
+	})
 }
 
 // Changed wakes one reader after a slot may have become free, a worker came or
@@ -159,50 +145,16 @@ func (p *Pool) wake() {
 }
 
 // Workers returns every warm worker, by name.
-func (p *Pool) Workers() []WorkerState {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	states := make([]WorkerState, 0, len(p.workers))
-	for _, w := range p.list() {
-		states = append(states, w.state())
-	}
-	slices.SortFunc(states, func(a, b WorkerState) int { return strings.Compare(a.Pod, b.Pod) })
-	return states
-}
+func (p *Pool) Workers() []WorkerState { return p.keeper.Workers() }
 
-func (p *Pool) list() []*worker {
-	all := make([]*worker, 0, len(p.workers))
-	for _, w := range p.workers {
-		all = append(all, w)
-	}
-	return all
-}
-
-// Lease takes a slot of the worker for a session. The error is ErrFull or
-// ErrGone. The lease ends with the channel it was given on.
+// Lease takes a slot of the worker for a session that is to be started. The error
+// is ErrFull or ErrGone.
 func (p *Pool) Lease(pod, nonce, session string) (*lease.Lease, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, w := range p.workers {
-		c := w.conn
-		if w.pod.Name != pod || c == nil || c.worker.Nonce != nonce || c.silent > 0 || w.draining() {
-			continue
-		}
-		h := c.slots.hold(session)
-		if h == nil {
-			return nil, fmt.Errorf("lease worker %s: %w", pod, ErrFull)
-		}
-		return lease.New(lease.Terms{Worker: c.worker, Runner: c.channel.Runner(), Supervisor: c.channel.Supervisor(), Gone: h.gone, Cause: func() error { return h.cause },
-			Release: func() { p.end(c, h, (*slots).release) },
-			Leave:   func() { p.end(c, h, (*slots).destroy) },
-			Destroy: func() {
-				p.end(c, h, (*slots).destroy)
-				c.ask()
-			},
-			Suspect: c.ask,
-		}), nil
+	terms, err := p.keeper.Lease(pod, nonce, session)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("lease worker %s: %w", pod, ErrGone)
+	return lease.New(terms), nil
 }
 
 // Resume takes over the slot of a session that runs on the worker: from an older
@@ -211,78 +163,24 @@ func (p *Pool) Lease(pod, nonce, session string) (*lease.Lease, error) {
 // says of the session. The error is lease.ErrGone or lease.ErrUnknown, both final,
 // or says what was waited for when ctx ended.
 func (p *Pool) Resume(ctx context.Context, pod, podUID, nonce, session string) (*lease.Lease, *wire.SessionState, error) {
-	return nil, nil, errors.ErrUnsupported
+	terms, state, err := p.keeper.Resume(ctx, pod, podUID, nonce, session)
+	if err != nil {
+		return nil, nil, err
+	}
+	return lease.New(terms), state, nil
 }
 
 // Supervisor returns a way to order the worker about its sessions. It waits as
 // Resume does. The error is lease.ErrGone, or says what was waited for.
 func (p *Pool) Supervisor(ctx context.Context, pod, podUID, nonce string) (wire.SupervisorClient, error) {
-	return nil, errors.ErrUnsupported
-}
-
-func (p *Pool) end(c *conn, h *hold, how func(*slots, *hold, time.Time)) {
-	p.mu.Lock()
-	how(&c.slots, h, time.Now())
-	p.mu.Unlock()
-	p.wake()
-}
-
-// seen takes the newest state of a pod.
-func (p *Pool) seen(ctx context.Context, pod *corev1.Pod) {
-	if !warm(pod) {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	w := p.workers[pod.UID]
-	switch {
-	case lease.Over(pod):
-		p.remove(w, pod)
-	case w == nil:
-		ctx, stop := context.WithCancel(ctx)
-		w = &worker{pool: p, pod: pod, updated: make(chan struct{}), stop: stop}
-		p.workers[pod.UID] = w
-		p.tending.Go(func() { w.tend(ctx) })
-	default:
-		w.update(pod)
-	}
-	p.wake()
-}
-
-// deleted takes the last known state of a pod that is gone.
-func (p *Pool) deleted(pod *corev1.Pod) {
-	if pod == nil {
-		return // never seen
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.remove(p.workers[pod.UID], pod)
-	p.wake()
-}
-
-func (p *Pool) remove(w *worker, pod *corev1.Pod) {
-	if w == nil {
-		return
-	}
-	delete(p.workers, pod.UID)
-	w.gone = true
-	w.update(pod)
-	w.stop()
+	return p.keeper.Supervisor(ctx, pod, podUID, nonce)
 }
 
 // warm reports whether the pod is one of a Deployment's: Jobs made from the same
 // template carry the same labels.
 func warm(pod *corev1.Pod) bool {
 	owner := metav1.GetControllerOf(pod)
-	return owner != nil && owner.Kind == "ReplicaSet"
-}
-
-// running is the id of the running worker container, "" when none runs.
-func running(pod *corev1.Pod) string {
-	if s := lease.Status(pod); s != nil && s.State.Running != nil {
-		return s.ContainerID
-	}
-	return ""
+	return owner != nil && owner.Kind == "ReplicaSet" && pod.Labels[class.Label] != ""
 }
 
 func withoutManagedFields(o any) (any, error) {

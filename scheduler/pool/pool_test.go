@@ -5,17 +5,22 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/kubernetes/scheme"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/ffpod/ffpod/podexec"
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/channels/channelstest"
 	"github.com/ffpod/ffpod/scheduler/lease"
 )
 
@@ -28,70 +33,34 @@ func TestMain(m *testing.M) {
 const patience = 20 * time.Second
 
 // The tests here are about faults that a real cluster does not produce on
-// demand: wrong answers, silence, broken channels. What a real API server and
-// node do is tested with the build tag cluster.
+// demand. What a real API server and node do is tested with the build tag
+// cluster.
 
-// channel is the far end of a channel as the test wants it.
-type channel struct {
-	mu          sync.Mutex
-	description *wire.Description
-	fault       error // of Describe
-	done        chan struct{}
-	err         error
-	closed      bool
-}
-
-func answering(d *wire.Description) *channel {
-	return &channel{description: d, done: make(chan struct{})}
-}
-
-func (c *channel) Description() *wire.Description    { return c.description }
-func (c *channel) Runner() wire.RunnerClient         { return nil }
-func (c *channel) Supervisor() wire.SupervisorClient { return nil }
-func (c *channel) Done() <-chan struct{}             { return c.done }
-func (c *channel) Err() error                        { return c.err }
-
-func (c *channel) Describe(context.Context) (*wire.Description, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.description, c.fault
-}
-
-func (c *channel) Close() error {
-	c.breaks(context.Canceled)
-	return nil
-}
-
-func (c *channel) breaks(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.closed {
-		c.closed, c.err = true, err
-		close(c.done)
-	}
-}
-
-func (c *channel) says(d *wire.Description, fault error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.description, c.fault = d, fault
-}
+type channel = channelstest.Channel
 
 // world is a pool before an API server without a cluster behind it.
 type world struct {
 	*Pool
+	stop   func() // ends Run and waits
+	read   atomic.Pointer[clienttesting.ReactionFunc]
 	client *fake.Clientset
 	opens  chan *channel // what the next Open gets; nil is a refusal
 }
 
 func newWorld(t *testing.T, pods ...*corev1.Pod) *world {
 	t.Helper()
-	return newWorldWith(t, Config{Settle: 200 * time.Millisecond, Describe: 10 * time.Millisecond, Unknown: 50 * time.Millisecond}, pods...)
+	return newWorldWith(t, Config{Settle: 200 * time.Millisecond, Describe: 10 * time.Millisecond, Unknown: 50 * time.Millisecond, Idle: 100 * time.Millisecond, Unready: 100 * time.Millisecond}, pods...)
 }
 
 func newWorldWith(t *testing.T, config Config, pods ...*corev1.Pod) *world {
 	t.Helper()
 	w := &world{client: fake.NewClientset(), opens: make(chan *channel, 16)}
+	w.client.PrependReactor("get", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		if f := w.read.Load(); f != nil {
+			return (*f)(a)
+		}
+		return false, nil, nil
+	})
 	for _, pod := range pods {
 		if err := w.client.Tracker().Add(pod); err != nil {
 			t.Fatal(err)
@@ -114,6 +83,7 @@ func newWorldWith(t *testing.T, config Config, pods ...*corev1.Pod) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	watched := channelstest.Watched(w.client)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -121,7 +91,9 @@ func newWorldWith(t *testing.T, config Config, pods ...*corev1.Pod) *world {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	t.Cleanup(func() { cancel(); running.Wait() })
+	w.stop = func() { cancel(); running.Wait() }
+	t.Cleanup(w.stop)
+	<-watched
 	return w
 }
 
@@ -137,6 +109,14 @@ func pod(uid string, change func(*corev1.Pod)) *corev1.Pod {
 		change(p)
 	}
 	return p
+}
+
+func says(slots uint32, running ...string) *wire.Description {
+	d := &wire.Description{Slots: slots}
+	for _, session := range running {
+		d.Sessions = append(d.Sessions, &wire.SessionState{Session: session, Pid: 7, Record: []byte("of " + session)})
+	}
+	return d
 }
 
 func describe(uid, nonce string, running ...string) *wire.Description {
@@ -201,14 +181,14 @@ func TestOnlyVerifiedWorkersServe(t *testing.T) {
 	for name, wrong := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, pod("u1", nil))
-			bad := answering(wrong)
+			bad := channelstest.New(wrong)
 			w.opens <- bad
-			<-bad.done // it was closed
+			<-bad.Done() // it was closed
 			if s := w.state(); s.Ready {
 				t.Errorf("the worker is ready: %+v", s)
 			}
 			w.opens <- nil // and a refusal
-			w.opens <- answering(describe("u1", "b1"))
+			w.opens <- channelstest.New(describe("u1", "b1"))
 			w.awaitNonce(t, "b1")
 		})
 	}
@@ -220,14 +200,14 @@ func TestPodsOfOthersAreNoWorkers(t *testing.T) {
 		pod("u3", func(p *corev1.Pod) { p.OwnerReferences = nil }),
 		pod("u4", func(p *corev1.Pod) { p.Labels["ffpod.dev/role"] = "job" }),
 		pod("u5", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }))
-	w.opens <- answering(describe("u1", "b1"))
+	w.opens <- channelstest.New(describe("u1", "b1"))
 	w.awaitNonce(t, "b1")
 }
 
 func TestReady(t *testing.T) {
 	t.Run("when all have answered", func(t *testing.T) {
 		w := newWorldWith(t, Config{Settle: time.Hour}, pod("u1", nil))
-		w.opens <- answering(describe("u1", "b1"))
+		w.opens <- channelstest.New(describe("u1", "b1"))
 		w.await(t, "ready", w.Ready)
 		if !w.state().Ready {
 			t.Error("the pool is ready before its worker answered")
@@ -252,7 +232,7 @@ func TestReady(t *testing.T) {
 
 func TestLeaseErrors(t *testing.T) {
 	w := newWorld(t, pod("u1", nil))
-	c := answering(describe("u1", "b1"))
+	c := channelstest.New(describe("u1", "b1"))
 	w.opens <- c
 	w.awaitNonce(t, "b1")
 	for name, tt := range map[string]struct{ pod, nonce string }{"no such pod": {"w-u2", "b1"}, "restarted since": {"w-u1", "b0"}} {
@@ -261,18 +241,18 @@ func TestLeaseErrors(t *testing.T) {
 		}
 	}
 	a, b := mustLease(t, w, "u1", "b1", "a"), mustLease(t, w, "u1", "b1", "b")
-	c.says(describe("u1", "b1", "a", "b"), nil)
+	c.Says(describe("u1", "b1", "a", "b"), nil)
 	if _, err := w.Lease("w-u1", "b1", "c"); !errors.Is(err, ErrFull) {
 		t.Errorf("third lease of two slots: %v, want ErrFull", err)
 	}
-	c.says(describe("u1", "b1", "b"), nil)
+	c.Says(describe("u1", "b1", "b"), nil)
 	a.Release()
 	w.await(t, "a free slot", func() bool { return w.state().Used == 1 })
 	b.Destroy()
 	if used := w.state().Used; used != 1 {
 		t.Errorf("a session was given up and the worker still runs it: %d used, want 1", used)
 	}
-	c.says(describe("u1", "b1"), nil)
+	c.Says(describe("u1", "b1"), nil)
 	w.await(t, "both slots free", func() bool { return w.state().Used == 0 })
 }
 
@@ -280,7 +260,7 @@ func TestDrainingWorkersTakeNoSessions(t *testing.T) {
 	draining := describe("u1", "b1")
 	draining.Draining = true
 	tests := map[string]func(t *testing.T, w *world, c *channel){
-		"the worker says so": func(_ *testing.T, _ *world, c *channel) { c.says(draining, nil) },
+		"the worker says so": func(_ *testing.T, _ *world, c *channel) { c.Says(draining, nil) },
 		"the pod is being deleted": func(t *testing.T, w *world, _ *channel) {
 			w.update(t, pod("u1", func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: time.Now()} }))
 		},
@@ -288,7 +268,7 @@ func TestDrainingWorkersTakeNoSessions(t *testing.T) {
 	for name, drain := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, pod("u1", nil))
-			c := answering(describe("u1", "b1"))
+			c := channelstest.New(describe("u1", "b1"))
 			w.opens <- c
 			w.awaitNonce(t, "b1")
 			l := mustLease(t, w, "u1", "b1", "a")
@@ -312,82 +292,442 @@ func (w *world) update(t *testing.T, p *corev1.Pod) {
 	}
 }
 
-func TestLeaseEndsWithItsChannel(t *testing.T) {
-	restarted := func(p *corev1.Pod) {
-		s := &p.Status.ContainerStatuses[0]
-		s.ContainerID, s.RestartCount = "c2", 1
-		s.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}
+func restarted(p *corev1.Pod) {
+	s := &p.Status.ContainerStatuses[0]
+	s.ContainerID, s.RestartCount = "c2", 1
+	s.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}
+}
+
+func crashing(p *corev1.Pod) {
+	restarted(p)
+	p.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+}
+
+func unready(p *corev1.Pod) {
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}, {Type: corev1.ContainersReady, Status: corev1.ConditionTrue}}
+}
+
+func (w *world) delete(t *testing.T) {
+	t.Helper()
+	if err := w.client.CoreV1().Pods("n").Delete(t.Context(), "w-u1", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
 	}
-	tests := map[string]struct {
-		fault func(t *testing.T, w *world, c *channel)
-		want  string
-	}{
-		"channel broken, the worker goes on": {func(_ *testing.T, w *world, c *channel) {
-			c.breaks(errors.New("connection reset by peer"))
-			w.opens <- answering(describe("u1", "b1"))
-		}, "its channel ended: connection reset by peer"},
-		"worker restarted, the status follows": {func(t *testing.T, w *world, c *channel) {
-			c.breaks(errors.New("EOF"))
-			w.await(t, "not ready", func() bool { return !w.state().Ready })
-			w.update(t, pod("u1", restarted))
-			w.opens <- answering(describe("u1", "b2"))
-		}, "OOMKilled"},
-		"the nonce has changed": {func(_ *testing.T, w *world, c *channel) {
-			c.says(describe("u1", "b2"), nil)
-			w.opens <- answering(describe("u1", "b2"))
-		}, "it has restarted"},
-		"pod deleted": {func(t *testing.T, w *world, _ *channel) {
-			if err := w.client.CoreV1().Pods("n").Delete(t.Context(), "w-u1", metav1.DeleteOptions{}); err != nil {
-				t.Fatal(err)
-			}
-		}, "its pod is gone"},
-		"pod evicted": {func(t *testing.T, w *world, _ *channel) {
-			w.update(t, pod("u1", func(p *corev1.Pod) { p.Status = corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted"} }))
-		}, "Evicted"},
-		"silence": {func(_ *testing.T, w *world, c *channel) {
-			c.says(nil, context.DeadlineExceeded)
+}
+
+// down makes every read of a pod fail until what it returns is called. Watches
+// stay silent.
+func (w *world) down() (up func()) {
+	w.reads(func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, errors.New("connection refused")
+	})
+	return func() { w.read.Store(nil) }
+}
+
+// reads replaces what answers the reads of a pod.
+func (w *world) reads(f clienttesting.ReactionFunc) { w.read.Store(&f) }
+
+// gones are the ways in which a worker ends, and what is said then.
+var gones = map[string]struct {
+	fault func(t *testing.T, w *world, c *channel)
+	want  string
+}{
+	"restarted, the status follows": {func(t *testing.T, w *world, c *channel) {
+		c.Breaks(errors.New("EOF"))
+		w.await(t, "not ready", func() bool { return !w.state().Ready })
+		w.opens <- channelstest.New(describe("u1", "b2"))
+		w.awaitNonce(t, "b2")
+		w.update(t, pod("u1", restarted))
+	}, "OOMKilled"},
+	"restarted, the status tells nothing": {func(_ *testing.T, w *world, c *channel) {
+		c.Breaks(errors.New("EOF"))
+		w.opens <- channelstest.New(describe("u1", "b2"))
+	}, "it has restarted"},
+	"the nonce has changed": {func(_ *testing.T, w *world, c *channel) {
+		c.Says(describe("u1", "b2"), nil)
+		w.opens <- channelstest.New(describe("u1", "b2"))
+	}, "it has restarted"},
+	"crashes again and again": {func(t *testing.T, w *world, c *channel) {
+		w.update(t, pod("u1", crashing))
+		w.opens <- nil
+		c.Breaks(errors.New("EOF"))
+	}, "OOMKilled"},
+	"pod deleted": {func(t *testing.T, w *world, _ *channel) { w.delete(t) }, "the pod is gone"},
+	"pod evicted": {func(t *testing.T, w *world, _ *channel) {
+		w.update(t, pod("u1", func(p *corev1.Pod) { p.Status = corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted"} }))
+	}, "Evicted"},
+	"node not ready": {func(t *testing.T, w *world, c *channel) {
+		w.update(t, pod("u1", unready))
+		c.Breaks(errors.New("EOF"))
+		for range 8 {
 			w.opens <- nil
-		}, "does not answer"},
-		"unknown session": {func(*testing.T, *world, *channel) {}, "does not know session a"},
-	}
-	for name, tt := range tests {
+		}
+	}, "node n1 is not ready"},
+}
+
+func TestLeaseIsToldThatItsWorkerIsGone(t *testing.T) {
+	for name, tt := range gones {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, pod("u1", nil))
-			c := answering(describe("u1", "b1"))
+			c := channelstest.New(describe("u1", "b1", "a"))
 			w.opens <- c
 			w.awaitNonce(t, "b1")
-			if name != "unknown session" {
-				c.says(describe("u1", "b1", "a"), nil)
-			}
-			l := mustLease(t, w, "u1", "b1", "a")
+			l, _ := w.mustResume(t, "b1", "a")
 			tt.fault(t, w, c)
 			if why := cause(t, l); !strings.Contains(why, tt.want) {
 				t.Errorf("cause %q, want %q", why, tt.want)
+			}
+			gone, ok := errors.AsType[*lease.GoneError](l.Cause())
+			if !ok || !errors.Is(l.Cause(), lease.ErrGone) || gone.Silent != (name == "node not ready") {
+				t.Errorf("cause %#v", l.Cause())
 			}
 			l.Destroy()
 		})
 	}
 }
 
-func TestASilentWorkerIsFullUntilItAnswers(t *testing.T) {
-	w := newWorldWith(t, Config{Describe: 200 * time.Millisecond}, pod("u1", nil))
-	c := answering(describe("u1", "b1"))
+func TestResumeSaysThatTheWorkerIsGone(t *testing.T) {
+	for name, tt := range gones {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, pod("u1", nil))
+			c := channelstest.New(describe("u1", "b1", "a"))
+			w.opens <- c
+			w.awaitNonce(t, "b1")
+			l, _ := w.mustResume(t, "b1", "a")
+			tt.fault(t, w, c)
+			c.Breaks(errors.New("EOF"))
+			l.Leave()
+			_, _, err := w.resume(t, patience, "u1", "b1", "a")
+			if !errors.Is(err, lease.ErrGone) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("resume: %v, want ErrGone with %q", err, tt.want)
+			}
+			if _, err := w.Supervisor(t.Context(), "w-u1", "u1", "b1"); !errors.Is(err, lease.ErrGone) {
+				t.Errorf("order: %v, want ErrGone", err)
+			}
+		})
+	}
+}
+
+func (w *world) resume(t *testing.T, within time.Duration, uid, nonce, session string) (*lease.Lease, *wire.SessionState, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), within, errPatience)
+	defer cancel()
+	return w.Resume(ctx, "w-"+uid, uid, nonce, session)
+}
+
+var errPatience = errors.New("patience ran out")
+
+func (w *world) mustResume(t *testing.T, nonce, session string) (*lease.Lease, *wire.SessionState) {
+	t.Helper()
+	l, state, err := w.resume(t, patience, "u1", nonce, session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, state
+}
+
+func TestABrokenChannelEndsNoLease(t *testing.T) {
+	breaks := map[string]func(t *testing.T, w *world, c *channel, l *lease.Lease){
+		"it breaks": func(_ *testing.T, _ *world, c *channel, _ *lease.Lease) {
+			c.Breaks(errors.New("connection reset by peer"))
+		},
+		"it is silent":     func(_ *testing.T, _ *world, c *channel, _ *lease.Lease) { c.Says(nil, context.DeadlineExceeded) },
+		"it is suspected":  func(_ *testing.T, _ *world, c *channel, l *lease.Lease) { c.Hangs(); l.Suspect(); l.Suspect() },
+		"an order in vain": func(t *testing.T, w *world, c *channel, _ *lease.Lease) { w.orderInVain(t, c) },
+	}
+	for name, broken := range breaks {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorldWith(t, Config{Describe: 200 * time.Millisecond}, pod("u1", nil))
+			first, second := channelstest.New(describe("u1", "b1")), channelstest.New(describe("u1", "b1", "a"))
+			w.opens <- first
+			w.awaitNonce(t, "b1")
+			old := mustLease(t, w, "u1", "b1", "a")
+			first.Says(describe("u1", "b1", "a"), nil)
+			broken(t, w, first, old)
+			select {
+			case <-first.Done():
+			case <-time.After(patience):
+				t.Fatal("the channel is not given up")
+			}
+			w.opens <- nil // one refusal on the way
+			w.opens <- second
+			l, state := w.mustResume(t, "b1", "a")
+			if state.GetSession() != "a" || string(state.GetRecord()) != "of a" {
+				t.Errorf("state %v", state)
+			}
+			if err := old.Cause(); err != nil {
+				t.Errorf("the older lease is told %v", err)
+			}
+			if s := w.state(); s.Used != 1 || !s.Ready {
+				t.Errorf("worker %+v, want 1 used", s)
+			}
+			old.Destroy() // a shell: nothing happens
+			if s := w.state(); s.Used != 1 {
+				t.Errorf("%d used after the end of the shell, want 1", s.Used)
+			}
+			second.Says(describe("u1", "b1"), nil)
+			l.Release()
+			if s := w.state(); s.Used != 0 {
+				t.Errorf("%d used after the end, want 0", s.Used)
+			}
+		})
+	}
+}
+
+func (w *world) orderInVain(t *testing.T, c *channel) {
+	s, err := w.Supervisor(t.Context(), "w-u1", "u1", "b1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Orphan(t.Context(), &wire.OrphanRequest{}); err != nil || !r.GetKnown() {
+		t.Fatalf("order: %v, %v", r, err)
+	}
+	c.Hangs()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := s.Orphan(ctx, &wire.OrphanRequest{}); err == nil {
+		t.Error("the order was answered")
+	}
+}
+
+func TestALeftSessionKeepsItsSlot(t *testing.T) {
+	w := newWorldWith(t, Config{Describe: time.Hour}, pod("u1", nil))
+	c := channelstest.New(describe("u1", "b1"))
 	w.opens <- c
 	w.awaitNonce(t, "b1")
-	c.says(nil, context.DeadlineExceeded)
+	a, b := mustLease(t, w, "u1", "b1", "a"), mustLease(t, w, "u1", "b1", "b")
+	c.Says(describe("u1", "b1", "a", "b"), nil)
+	a.Leave()
+	if used := w.state().Used; used != 2 {
+		t.Errorf("%d used, want 2", used)
+	}
+	c.Says(describe("u1", "b1", "b"), nil)
+	if _, _, err := w.resume(t, patience, "u1", "b1", "a"); !errors.Is(err, lease.ErrUnknown) || errors.Is(err, lease.ErrGone) {
+		t.Errorf("resume of what the worker does not know: %v, want ErrUnknown", err)
+	}
+	if used := w.state().Used; used != 1 { // the question to resume it was answered
+		t.Errorf("%d used, want 1", used)
+	}
+	b.Release()
+}
+
+func TestResumeOfAnEndedSession(t *testing.T) {
+	ended := describe("u1", "b1")
+	ended.Sessions = []*wire.SessionState{{Session: "a", Exit: &wire.Exit{Session: "a", Code: 3}}}
+	w := newWorld(t, pod("u1", nil))
+	w.opens <- channelstest.New(ended)
+	l, state := w.mustResume(t, "b1", "a")
+	if state.GetExit().GetCode() != 3 || w.state().Used != 0 {
+		t.Errorf("state %v, %d used, want the exit and no slot", state, w.state().Used)
+	}
+	l.Release()
+}
+
+// What the watch has not told yet, and what it never told, is read.
+func TestResumeBesideTheWatch(t *testing.T) {
+	w := newWorldWith(t, Config{Describe: 10 * time.Millisecond}, nil...)
+	w.await(t, "ready", w.Ready)
+	silent := clienttesting.NewObjectTracker(scheme.Scheme, scheme.Codecs.UniversalDecoder()) // of which no watch knows
+	w.reads(clienttesting.ObjectReaction(silent))
+	if err := silent.Add(pod("u1", nil)); err != nil {
+		t.Fatal(err)
+	}
+	c := channelstest.New(describe("u1", "b1", "a"))
+	w.opens <- c
+	l, _ := w.mustResume(t, "b1", "a")
+	if err := silent.Delete(corev1.SchemeGroupVersion.WithResource("pods"), "n", "w-u1"); err != nil {
+		t.Fatal(err)
+	}
+	stop := refuse(w)
+	defer stop()
+	c.Breaks(errors.New("EOF"))
+	if why := cause(t, l); !strings.Contains(why, "the pod is gone") {
+		t.Errorf("cause %q", why)
+	}
+	l.Destroy()
+}
+
+// A node that comes back brings its sessions along.
+func TestAnUnreadyNodeComesBack(t *testing.T) {
+	w := newWorld(t, pod("u1", unready))
+	stop := refuse(w)
+	_, _, err := w.resume(t, patience, "u1", "b1", "a")
+	gone, ok := errors.AsType[*lease.GoneError](err)
+	if !ok || !gone.Silent {
+		t.Fatalf("resume: %v, want that the node is silent", err)
+	}
+	stop()
+	w.update(t, pod("u1", nil))
+	w.opens <- channelstest.New(describe("u1", "b1", "a"))
+	w.awaitNonce(t, "b1")
+	l, _ := w.mustResume(t, "b1", "a")
+	l.Leave()
+}
+
+func TestWhatCannotBeResumed(t *testing.T) {
+	tests := map[string]struct {
+		pods  []*corev1.Pod
+		uid   string
+		nonce string
+	}{
+		"no such pod":                {nil, "u1", "b1"},
+		"the name has another pod":   {[]*corev1.Pod{pod("u1", func(p *corev1.Pod) { p.UID = "u2" })}, "u1", "b1"},
+		"not a worker":               {[]*corev1.Pod{pod("u1", func(p *corev1.Pod) { p.OwnerReferences, p.Labels = nil, nil })}, "u1", "b1"},
+		"the worker of a Job":        {[]*corev1.Pod{pod("u1", func(p *corev1.Pod) { p.OwnerReferences[0].Kind = "Job" })}, "u1", "b1"},
+		"over":                       {[]*corev1.Pod{pod("u1", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded })}, "u1", "b1"},
+		"another boot, from a start": {[]*corev1.Pod{pod("u1", nil)}, "u1", "b0"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, tt.pods...)
+			w.opens <- channelstest.New(describe("u1", "b1", "a"))
+			if _, _, err := w.resume(t, patience, tt.uid, tt.nonce, "a"); !errors.Is(err, lease.ErrGone) {
+				t.Errorf("resume: %v, want ErrGone", err)
+			}
+		})
+	}
+}
+
+// An API server that is down proves nothing, whatever was seen before.
+func TestNothingIsGoneWhileTheAPIServerIsDown(t *testing.T) {
+	tests := map[string]func(*corev1.Pod){
+		"never seen":               nil,
+		"seen":                     func(*corev1.Pod) {},
+		"its node was not ready":   unready,
+		"its container was broken": crashing,
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			up := w.down()
+			if change != nil {
+				if err := w.client.Tracker().Add(pod("u1", change)); err != nil {
+					t.Fatal(err)
+				}
+				w.await(t, "the worker", func() bool { return len(w.Workers()) == 1 })
+			}
+			stop := refuse(w)
+			_, _, err := w.resume(t, 300*time.Millisecond, "u1", "b1", "a")
+			if err == nil || errors.Is(err, lease.ErrGone) || errors.Is(err, lease.ErrUnknown) || !errors.Is(err, errPatience) {
+				t.Fatalf("resume: %v, want only that it waited", err)
+			}
+			t.Log(err)
+			if change == nil {
+				if err := w.client.Tracker().Add(pod("u1", nil)); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				w.update(t, pod("u1", nil))
+			}
+			stop()
+			up()
+			w.opens <- channelstest.New(describe("u1", "b1", "a"))
+			l, _ := w.mustResume(t, "b1", "a")
+			l.Leave()
+		})
+	}
+}
+
+// refuse refuses every channel until what it returns is called.
+func refuse(w *world) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var refusing sync.WaitGroup
+	refusing.Go(func() {
+		for {
+			select {
+			case w.opens <- nil:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		refusing.Wait()
+		for {
+			select {
+			case <-w.opens:
+			default:
+				return
+			}
+		}
+	}
+}
+
+// Whoever waits does not wait for a backoff that grew before it came.
+func TestAWantedWorkerIsTriedSoon(t *testing.T) {
+	w := newWorld(t, pod("u1", nil))
+	for range 7 { // 100 ms, 200 ms, ... 6.4 s
+		w.opens <- nil
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for timeout := time.After(patience); len(w.opens) > 2; {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			t.Fatal("five refusals are not taken")
+		}
+	}
+	for len(w.opens) > 0 {
+		<-w.opens
+	}
+	w.opens <- channelstest.New(describe("u1", "b1", "a"))
+	begun := time.Now()
+	l, _ := w.mustResume(t, "b1", "a")
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("resumed after %v, want half a second", took)
+	}
+	l.Leave()
+}
+
+func TestAStoppingPoolTellsNoLease(t *testing.T) {
+	w := newWorld(t, pod("u1", nil))
+	w.opens <- channelstest.New(describe("u1", "b1", "a"))
+	l, _ := w.mustResume(t, "b1", "a")
+	w.stop()
+	if err := l.Cause(); err != nil {
+		t.Errorf("the lease is told %v", err)
+	}
+	if _, _, err := w.resume(t, patience, "u1", "b1", "a"); err == nil || errors.Is(err, lease.ErrGone) {
+		t.Errorf("resume: %v, want that the scheduler stops", err)
+	}
+	l.Leave()
+}
+
+func TestASessionThatTheWorkerDoesNotKnow(t *testing.T) {
+	w := newWorld(t, pod("u1", nil))
+	w.opens <- channelstest.New(describe("u1", "b1"))
+	w.awaitNonce(t, "b1")
+	l := mustLease(t, w, "u1", "b1", "a")
+	if why := cause(t, l); !errors.Is(l.Cause(), lease.ErrUnknown) {
+		t.Errorf("cause %q, want ErrUnknown", why)
+	}
+	l.Destroy()
+}
+
+func TestASilentWorkerIsFullUntilItAnswers(t *testing.T) {
+	w := newWorldWith(t, Config{Describe: 200 * time.Millisecond}, pod("u1", nil))
+	c := channelstest.New(describe("u1", "b1"))
+	w.opens <- c
+	w.awaitNonce(t, "b1")
+	c.Says(nil, context.DeadlineExceeded)
 	w.await(t, "not ready", func() bool { return !w.state().Ready })
 	if _, err := w.Lease("w-u1", "b1", "a"); !errors.Is(err, ErrGone) {
 		t.Errorf("lease of a silent worker: %v, want ErrGone", err)
 	}
-	c.says(describe("u1", "b1"), nil)
-	w.opens <- answering(describe("u1", "b1"))
+	c.Says(describe("u1", "b1"), nil)
+	w.opens <- channelstest.New(describe("u1", "b1"))
 	w.awaitNonce(t, "b1")
 }
 
 func TestTheWorkerIsBelievedAboutSessionsOfOthers(t *testing.T) {
 	w := newWorld(t, pod("u1", nil))
-	w.opens <- answering(describe("u1", "b1", "x", "y"))
+	w.opens <- channelstest.New(describe("u1", "b1", "x", "y"))
 	w.awaitNonce(t, "b1")
 	if s := w.state(); s.Used != 2 || s.Slots != 2 {
 		t.Errorf("used %d of %d, want 2 of 2", s.Used, s.Slots)

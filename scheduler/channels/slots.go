@@ -1,4 +1,4 @@
-package pool
+package channels
 
 import (
 	"time"
@@ -6,9 +6,10 @@ import (
 	"github.com/ffpod/ffpod/podexec/wire"
 )
 
-// hold is one lease as its channel sees it.
+// hold is one lease as its boot sees it.
 type hold struct {
 	session string
+	over    bool          // the session had ended when it was resumed: it needs no slot
 	gone    chan struct{} // closed after cause is set
 	cause   error
 	unknown time.Time // since when the worker does not know the session
@@ -19,24 +20,31 @@ func (h *hold) end(cause error) {
 	close(h.gone)
 }
 
-// slots counts the sessions of one worker: those we hold a lease for, and those
-// that the worker speaks of. An answer is as old as its question, so what
-// happened after the question was asked is not overruled by it.
+// slots counts the sessions of one boot of a worker: those we hold a lease for,
+// and those that the worker speaks of. An answer is as old as its question, so
+// what happened after the question was asked is not overruled by it.
 type slots struct {
 	total    int
 	held     map[string]*hold
+	shells   map[*hold]bool       // leases whose session another lease has taken over
 	told     map[string]bool      // running, by the worker's word
 	released map[string]time.Time // ended with an exit, not to be counted by older answers
-	doubtful map[string]time.Time // given up without one, counted until a newer answer
-	ending   map[string]bool      // given up without one and, by the worker's word, not over yet
+	doubtful map[string]time.Time // left or given up, counted until a newer answer
+	ending   map[string]bool      // given up and, by the worker's word, not over yet
 }
 
 func newSlots() slots {
-	return slots{held: map[string]*hold{}, told: map[string]bool{}, released: map[string]time.Time{}, doubtful: map[string]time.Time{}, ending: map[string]bool{}}
+	return slots{held: map[string]*hold{}, shells: map[*hold]bool{}, told: map[string]bool{},
+		released: map[string]time.Time{}, doubtful: map[string]time.Time{}, ending: map[string]bool{}}
 }
 
 func (s *slots) used() int {
-	n := len(s.held)
+	n := 0
+	for _, h := range s.held {
+		if !h.over {
+			n++
+		}
+	}
 	for session := range s.told {
 		if s.held[session] == nil {
 			n++
@@ -61,24 +69,59 @@ func (s *slots) hold(session string) *hold {
 	return h
 }
 
-// release ends a lease by the worker's word: its Exit has passed.
-func (s *slots) release(h *hold, now time.Time) {
+// takeOver gives the slot of a session that the worker knows to a new lease. The
+// older one ends without effect.
+func (s *slots) takeOver(session string, over bool) *hold {
+	if old := s.held[session]; old != nil {
+		s.shells[old] = true
+	}
+	h := &hold{session: session, over: over, gone: make(chan struct{})}
+	s.held[session] = h
+	return h
+}
+
+// drop forgets a lease. False: it was a shell, or its boot has ended.
+func (s *slots) drop(h *hold) bool {
+	delete(s.shells, h)
 	if s.held[h.session] != h {
-		return
+		return false
 	}
 	delete(s.held, h.session)
-	delete(s.told, h.session)
-	s.released[h.session] = now
+	return true
+}
+
+// release ends a lease by the worker's word: its Exit has passed.
+func (s *slots) release(h *hold, now time.Time) {
+	if s.drop(h) {
+		delete(s.told, h.session)
+		s.released[h.session] = now
+	}
+}
+
+// leave ends a lease of a session that goes on.
+func (s *slots) leave(h *hold, now time.Time) {
+	if s.drop(h) && !h.over {
+		s.doubtful[h.session] = now
+	}
 }
 
 // destroy ends a lease without the worker's word.
 func (s *slots) destroy(h *hold, now time.Time) {
-	if s.held[h.session] != h {
-		return
+	if s.drop(h) && !h.over {
+		s.doubtful[h.session] = now
+		s.ending[h.session] = true
 	}
-	delete(s.held, h.session)
-	s.doubtful[h.session] = now
-	s.ending[h.session] = true
+}
+
+// end tells every lease why its worker is gone.
+func (s *slots) end(cause error) {
+	for _, h := range s.held {
+		h.end(cause)
+	}
+	for h := range s.shells {
+		h.end(cause)
+	}
+	*s = newSlots()
 }
 
 // tell takes the worker's word, asked for at the given time. It returns the

@@ -1,6 +1,7 @@
-package pool
+package channels
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -54,7 +55,39 @@ func TestSlots(t *testing.T) {
 	destroy := func(session string) func(*slots, map[string]*hold, time.Time) string {
 		return func(s *slots, held map[string]*hold, now time.Time) string { s.destroy(held[session], now); return "" }
 	}
+	leave := func(session string) func(*slots, map[string]*hold, time.Time) string {
+		return func(s *slots, held map[string]*hold, now time.Time) string { s.leave(held[session], now); return "" }
+	}
+	// takeOver resumes a session; `was` keeps its older lease.
+	takeOver := func(session, was string, over bool) func(*slots, map[string]*hold, time.Time) string {
+		return func(s *slots, held map[string]*hold, _ time.Time) string {
+			held[was], held[session] = held[session], s.takeOver(session, over)
+			return ""
+		}
+	}
 	tests := map[string][]event{
+		"left: taken until the worker says otherwise": {
+			{ask(says(1), 0), 0, ""}, {take("a"), 1, "held"}, {leave("a"), 1, ""}, {take("b"), 1, "refused"},
+			{ask(says(1), 3*time.Second), 1, ""}, // asked before it was left
+			{ask(says(1, "a"), 0), 1, ""}, {ask(exited(says(1), "a"), 0), 0, ""},
+		},
+		"left and resumed": {
+			{ask(says(1), 0), 0, ""}, {take("a"), 1, "held"}, {leave("a"), 1, ""}, {ask(says(1, "a"), 0), 1, ""},
+			{takeOver("a", "was", false), 1, ""}, {ask(says(1, "a"), 0), 1, ""}, {release("a"), 0, ""},
+		},
+		"taken over from a living lease: that one's end changes nothing": {
+			{ask(says(1), 0), 0, ""}, {take("a"), 1, "held"}, {ask(says(1, "a"), 0), 1, ""}, {takeOver("a", "was", false), 1, ""},
+			{release("was"), 1, ""}, {take("b"), 1, "refused"}, {release("a"), 0, ""}, {take("b"), 1, "held"},
+		},
+		"a shell that is destroyed": {
+			{ask(says(1), 0), 0, ""}, {take("a"), 1, "held"}, {takeOver("a", "was", false), 1, ""}, {destroy("was"), 1, ""}, {release("a"), 0, ""},
+		},
+		"resumed by a scheduler that knows nothing": {
+			{ask(says(2, "a"), 0), 1, ""}, {takeOver("a", "was", false), 1, ""}, {take("b"), 2, "held"}, {leave("a"), 2, ""}, {ask(says(2, "b"), 0), 1, ""},
+		},
+		"resumed after its end: it needs no slot": {
+			{ask(exited(says(1), "a"), 0), 0, ""}, {takeOver("a", "was", true), 0, ""}, {take("b"), 1, "held"}, {leave("a"), 1, ""}, {release("b"), 0, ""},
+		},
 		"never more than the slots": {
 			{ask(says(2), 0), 0, ""}, {take("a"), 1, "held"}, {take("b"), 2, "held"}, {take("c"), 2, "refused"},
 			{release("a"), 1, ""}, {take("c"), 2, "held"},
@@ -99,14 +132,39 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-func TestEndingALeaseOfAnotherChannelChangesNothing(t *testing.T) {
+func TestTheEndOfABootIsToldToEveryLease(t *testing.T) {
+	now := time.Unix(0, 0)
+	s := newSlots()
+	s.tell(says(2), now, now, time.Second)
+	shell := s.hold("a")
+	all := []*hold{shell, s.takeOver("a", false), s.hold("b")}
+	s.end(errTest)
+	for i, h := range all {
+		select {
+		case <-h.gone:
+			if h.cause != errTest {
+				t.Errorf("lease %d is told %v", i, h.cause)
+			}
+		default:
+			t.Errorf("lease %d is not told", i)
+		}
+		s.destroy(h, now)
+	}
+	if n := s.used(); n != 0 {
+		t.Errorf("%d used, want 0", n)
+	}
+}
+
+var errTest = errors.New("the pod was deleted")
+
+func TestEndingALeaseOfAnotherBootChangesNothing(t *testing.T) {
 	now := time.Unix(0, 0)
 	before, after := newSlots(), newSlots()
 	before.tell(says(1), now, now, time.Second)
 	after.tell(says(1), now, now, time.Second)
 	old := before.hold("a")
 	if after.hold("a") == nil {
-		t.Fatal("no hold on the new channel")
+		t.Fatal("no hold on the new boot")
 	}
 	after.release(old, now)
 	after.destroy(old, now)
