@@ -32,6 +32,8 @@ type fault struct {
 	scope   scope
 	expect  expectation
 	common  bool     // among the first in a run
+	crowd   bool     // strikes many sessions at once
+	mode    mode     // of the sessions that it strikes; empty: remote
 	moments []moment // nil: all
 	kinds   []kind   // nil: all
 	// orphan is how long a session's process may outlive its shim; 0: promptly.
@@ -69,7 +71,8 @@ const (
 var (
 	connected = []moment{queued, starting, first, mid, last, exited}
 	running   = []moment{first, mid, last}
-	paced     = []kind{stdout, pipe, file, quiet, hls, early}
+	writing   = []moment{starting, mid, last}
+	writers   = []kind{file}
 )
 
 // faults is everything that can be done to an install.
@@ -84,11 +87,13 @@ func faults() []fault {
 		{name: "shim-term", expect: told, moments: connected, strike: signalShim(syscall.SIGTERM)},
 		{name: "shim-stop-5s", expect: survive, moments: connected, strike: pauseShim(5 * time.Second)},
 		{name: "ffmpeg-kill", expect: told, moments: running, strike: killProgram},
-		{name: "takeover", expect: die, moments: []moment{starting, mid, last}, kinds: []kind{file}, strike: takeOver},
+		{name: "takeover", expect: die, moments: writing, kinds: writers, strike: takeOver(remote)},
+		{name: "takeover-by-local", expect: die, moments: writing, kinds: writers, strike: takeOver(local)},
+		{name: "takeover-of-local", expect: die, moments: writing, kinds: writers, mode: local, strike: takeOver(remote)},
 	}
 	install := []fault{
 		{name: "scheduler-kill", common: true, expect: survive, strike: killScheduler},
-		{name: "scheduler-restart", common: true, expect: survive, strike: restartScheduler},
+		{name: "scheduler-restart", common: true, expect: survive, crowd: true, strike: restartScheduler},
 		{name: "scheduler-delete", expect: survive, strike: deleteScheduler(10)},
 		{name: "scheduler-delete-now", expect: survive, strike: deleteScheduler(0)},
 		{name: "scheduler-stop-5s", expect: survive, strike: pauseScheduler(5 * time.Second)},
@@ -107,6 +112,8 @@ func faults() []fault {
 		{name: "worker-evict", expect: told, strike: evictWorkers},
 		{name: "job-delete", expect: fail, kinds: []kind{job}, moments: []moment{starting, first, mid, last}, strike: deleteJobs},
 		{name: "memory-hog", expect: either, kinds: []kind{stdout}, moments: []moment{mid}, strike: hogMemory},
+		{name: "scheduler-kill-takeover", expect: die, kinds: writers, moments: []moment{mid, mid, last}, strike: takeOverAfter(killScheduler)},
+		{name: "channel-rst-takeover", expect: die, kinds: writers, moments: []moment{mid, mid, last}, strike: takeOverAfter(resetChannels)},
 		{name: "scheduler-and-shims-kill", expect: die, orphan: afterGrace, strike: both(killScheduler, signalShims(syscall.SIGKILL))},
 		{name: "channel-and-shims-kill", expect: die, orphan: afterGrace, strike: both(resetChannels, signalShims(syscall.SIGKILL))},
 	}

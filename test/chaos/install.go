@@ -118,6 +118,7 @@ func (w *world) furnish(ctx context.Context) error {
 			return err
 		}
 	}
+	_ = os.Remove(w.hostPath(act.Overlaps)) // of an earlier run
 	if err := copyFile(fake, w.hostPath(act.Fake)); err != nil {
 		return err
 	}
@@ -186,15 +187,16 @@ func (w *world) findClient(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range w.census.inPods(uids(pods), "sleep", "infinity") {
-		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid))
-		if err != nil {
-			return err
-		}
-		w.clientPid, w.clientEnv = p.pid, strings.Split(strings.TrimSuffix(string(env), "\x00"), "\x00")
-		return nil
+	found := w.census.inPods(uids(pods), "sleep", "infinity")
+	if len(found) != 1 {
+		return fmt.Errorf("%d processes `sleep infinity` of the client pod of %s on this machine, want 1", len(found), namespace)
 	}
-	return fmt.Errorf("no process `sleep infinity` of a client pod of %s on this machine", namespace)
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", found[0].pid))
+	if err != nil {
+		return err
+	}
+	w.clientPid, w.clientEnv = found[0].pid, strings.Split(strings.TrimSuffix(string(env), "\x00"), "\x00")
+	return nil
 }
 
 func copyFile(from, to string) error {

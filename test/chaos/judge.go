@@ -125,7 +125,7 @@ func (s *session) broken(f fault, v verdict) string {
 		return "must survive"
 	case (f.name == "ffmpeg-kill" || f.name == "shim-term") && v != exact && s.Moment.started():
 		return "must be told"
-	case f.name == "takeover" && s.Moment == idle && v != exact:
+	case s.overtakes && v != exact:
 		return "must take over"
 	}
 	return ""

@@ -206,12 +206,15 @@ func (g *stage) playAlone(ctx context.Context, o options, sc scene) error {
 	return errors.Join(g.enter(o, played), err)
 }
 
+const few = 5 // bad sessions of a scene that are shown; the report has all
+
 // enter writes a scene down and shows it.
 func (g *stage) enter(o options, s Scene) error {
-	sums := map[verdict]int{}
+	sums, shown := map[verdict]int{}, 0
 	for _, x := range s.Sessions {
 		sums[x.Verdict]++
-		if o.verbose || x.Broken != "" {
+		if o.verbose || x.Broken != "" && shown < few {
+			shown++
 			say("     %-8s %-8s %-7s %-11s gap %5d resume %5d kill %4d ms %s %s %s %s",
 				x.Kind, x.Moment, x.Verdict, x.Exit, x.GapMs, x.ResumeMs, x.KillMs, x.Broken, x.Missed, x.Why, x.Said)
 		}

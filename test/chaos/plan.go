@@ -55,6 +55,14 @@ var (
 	kinds = []kind{stdout, job, pipe, quiet, file, early, blocked, hls, image}
 )
 
+// A mode is where a shim runs its program.
+type mode string
+
+const (
+	remote mode = "remote"
+	local  mode = "local"
+)
+
 // cast is one session of a scene.
 type cast struct {
 	Kind   kind   `json:"kind"`
@@ -153,10 +161,10 @@ func wideDeck(rng *rand.Rand, all []fault) []fault {
 // ensemble is a mixed group for a fault that meets everyone: every moment, one
 // Job, one queued, each of the others a kind of its own.
 func ensemble(rng *rand.Rand, f fault, number int) []cast {
-	if number%crowdEvery == 0 && f.kinds == nil {
-		return slices.Repeat([]cast{{Kind: stdout, Moment: mid}}, crowd)
-	}
 	var group []cast
+	if f.crowd || number%crowdEvery == 0 && f.kinds == nil {
+		group = slices.Repeat([]cast{{Kind: stdout, Moment: mid}}, crowd)
+	}
 	for _, m := range f.momentsOr([]moment{queued, starting, first, mid, mid, mid, last, exited, idle}) {
 		fit := slices.DeleteFunc(slices.Clone(f.kindsOr(kinds)), func(k kind) bool {
 			return !slices.Contains(moments[k], m) || k == job

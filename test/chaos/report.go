@@ -40,7 +40,9 @@ type Report struct {
 	Undone            int `json:"undone"` // faults that could not be injected
 
 	// WorstKillMs: from SIGKILL to the shim to the end of its program, all parts up.
-	WorstKillMs int64 `json:"worstKillMs"`
+	WorstKillMs  int64 `json:"worstKillMs"`
+	MedianKillMs int64 `json:"medianKillMs"`
+	Kills        int   `json:"kills"`
 	// WorstResumeMs: of surviving sessions, from the end of the fault to their next byte.
 	WorstResumeMs int64 `json:"worstResumeMs"`
 	// WorstGapMs: the longest silence of a surviving session.
@@ -60,6 +62,10 @@ type Row struct {
 	Failed   int    `json:"failed"`
 	Killed   int    `json:"killed"`
 	Bad      int    `json:"bad"` // lies, hangs, broken
+
+	WorstKillMs   int64 `json:"worstKillMs,omitempty"`
+	WorstResumeMs int64 `json:"worstResumeMs,omitempty"`
+	WorstEndMs    int64 `json:"worstEndMs,omitempty"` // of failures, from the strike
 }
 
 // Scene is a scene of the plan that was played.
@@ -102,6 +108,7 @@ type book struct {
 	mu    sync.Mutex
 	path  string
 	began time.Time
+	kills []int64
 	Report
 }
 
@@ -157,8 +164,14 @@ func (b *book) count(f fault, x Session) {
 	if x.Missed != "" {
 		b.Missed++
 	}
-	if f.orphan == 0 {
-		b.WorstKillMs = max(b.WorstKillMs, x.KillMs)
+	row.WorstKillMs, row.WorstResumeMs = max(row.WorstKillMs, x.KillMs), max(row.WorstResumeMs, x.ResumeMs)
+	if x.Verdict == failed {
+		row.WorstEndMs = max(row.WorstEndMs, x.EndMs)
+	}
+	if f.orphan == 0 && f.scope == ofSession && x.KillMs > 0 {
+		b.kills = append(b.kills, x.KillMs)
+		slices.Sort(b.kills)
+		b.Kills, b.MedianKillMs, b.WorstKillMs = len(b.kills), b.kills[len(b.kills)/2], b.kills[len(b.kills)-1]
 	}
 	b.WorstResumeMs, b.WorstGapMs = max(b.WorstResumeMs, x.ResumeMs), max(b.WorstGapMs, x.GapMs)
 }
@@ -204,8 +217,8 @@ func (r Report) print(w io.Writer) {
 		r.Faults, r.Planned, r.Seconds, r.Sessions, r.ByteExact, r.HonestFailures, r.FailedBeforeStart, r.Killed)
 	fmt.Fprintf(w, "lies %d, hangs %d, orphans %d, overlapping writers %d, broken promises %d; not injected %d, not at their moment %d\n",
 		r.Lies, r.Hangs, r.Orphans, r.Overlaps, r.Broken, r.Undone, r.Missed)
-	fmt.Fprintf(w, "worst: kill %d ms, resume %d ms, silence %d ms, service again %d ms\n",
-		r.WorstKillMs, r.WorstResumeMs, r.WorstGapMs, r.WorstServiceMs)
+	fmt.Fprintf(w, "kill %d ms median, %d ms worst of %d; worst resume %d ms, silence %d ms, service again %d ms\n",
+		r.MedianKillMs, r.WorstKillMs, r.Kills, r.WorstResumeMs, r.WorstGapMs, r.WorstServiceMs)
 	sums := map[string]*Row{}
 	var names []string
 	for _, row := range r.Table {
@@ -220,11 +233,14 @@ func (r Report) print(w io.Writer) {
 		sum.Failed += row.Failed
 		sum.Killed += row.Killed
 		sum.Bad += row.Bad
+		sum.WorstKillMs, sum.WorstResumeMs = max(sum.WorstKillMs, row.WorstKillMs), max(sum.WorstResumeMs, row.WorstResumeMs)
+		sum.WorstEndMs = max(sum.WorstEndMs, row.WorstEndMs)
 	}
 	slices.Sort(names)
-	fmt.Fprintf(w, "\n%-28s %8s %6s %6s %6s %4s\n", "fault", "sessions", "exact", "failed", "killed", "bad")
+	fmt.Fprintf(w, "\n%-28s %8s %6s %6s %6s %4s %8s %8s %8s\n", "fault", "sessions", "exact", "failed", "killed", "bad", "kill", "resume", "failure")
 	for _, name := range names {
 		s := sums[name]
-		fmt.Fprintf(w, "%-28s %8d %6d %6d %6d %4d\n", name, s.Sessions, s.Exact, s.Failed, s.Killed, s.Bad)
+		fmt.Fprintf(w, "%-28s %8d %6d %6d %6d %4d %5d ms %5d ms %5d ms\n", name, s.Sessions, s.Exact, s.Failed, s.Killed, s.Bad,
+			s.WorstKillMs, s.WorstResumeMs, s.WorstEndMs)
 	}
 }

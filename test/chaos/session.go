@@ -26,6 +26,7 @@ type session struct {
 	argv                []string
 	dir                 string // of its files, as the pods see it
 	want                int    // exit code
+	mode                mode
 
 	proc     *os.Process
 	stdin    *os.File
@@ -41,8 +42,10 @@ type session struct {
 	killed      time.Time      // when its shim was, by a fault
 	deaths      sync.WaitGroup // measured
 	deathTook   atomic.Int64   // nanoseconds from killed to the end of its last program
+	frozen      bool           // its shim stands still
 	missed      error          // it was not at its moment when the fault struck
 	successor   *session       // took its outputs over
+	overtakes   bool           // it is a successor
 }
 
 // needle is found in the command line of the session's program and no other's.
@@ -64,7 +67,7 @@ const (
 
 // script writes a session's part.
 func (w *world) script(c cast, mark string) *session {
-	s := &session{cast: c, mark: mark, class: "fake", policy: "warm", world: w, ended: make(chan struct{}), dir: act.Home + "/s/" + mark}
+	s := &session{cast: c, mark: mark, class: "fake", policy: "warm", mode: remote, world: w, ended: make(chan struct{}), dir: act.Home + "/s/" + mark}
 	rate := int64(float64(streamBytes) / sessionSpan.Seconds())
 	stream := act.Stream{Flood: e2e.Flood{Seed: c.Seed, Bytes: streamBytes}, Rate: rate}
 	chatter := act.Stream{Flood: e2e.Flood{Seed: c.Seed + 1, Bytes: streamBytes / 64}, Rate: rate / 64}
@@ -142,7 +145,8 @@ func (s *session) start() error {
 	if s.Kind == blocked {
 		s.out.hold = mib
 	}
-	env := append(slices.Clone(w.clientEnv), "FFPOD_MODE=remote", "FFPOD_CLASS="+s.class, "FFPOD_POLICY="+s.policy, "FFPOD_WAIT=100s")
+	env := slices.DeleteFunc(slices.Clone(w.clientEnv), func(v string) bool { return strings.HasPrefix(v, "FFPOD_FFMPEG=") })
+	env = append(env, "FFPOD_FFMPEG="+act.Fake, "FFPOD_MODE="+string(s.mode), "FFPOD_CLASS="+s.class, "FFPOD_POLICY="+s.policy, "FFPOD_WAIT=100s")
 	s.began = time.Now()
 	s.proc, err = spawn(w.clientPid, e2e.Shim, s.argv, env, act.Home, [3]*os.File{inR, outW, errW})
 	for _, f := range []*os.File{inR, outW, errW} {
@@ -250,16 +254,31 @@ func (s *session) toMoment(ctx context.Context) error {
 	case mid, beside:
 		return s.toMiddle(ctx)
 	case last, exited:
-		if err := s.toTail(ctx); err != nil || s.Moment == last {
-			return err
-		}
-		if err := s.until(ctx, func() bool { s.find(); return len(s.programs) > 0 }); err != nil {
-			return err
-		}
-		s.cue()
-		return s.until(ctx, func() bool { return len(s.world.census.marked(s.needle())) == 0 })
+		return s.toTail(ctx)
 	}
 	return nil
+}
+
+// toExit lets the program of a session end that is to be struck after that, and
+// before its caller knows: the caller does not read, or its shim stands still.
+func (s *session) toExit(ctx context.Context) error {
+	if err := s.until(ctx, func() bool { return len(s.find()) > 0 }); err != nil {
+		return err
+	}
+	if s.frozen = s.Seed%2 == 0; s.frozen {
+		if err := s.proc.Signal(syscall.SIGSTOP); err != nil {
+			return err
+		}
+	}
+	s.cue()
+	return s.until(ctx, func() bool { return len(s.world.census.marked(s.needle())) == 0 })
+}
+
+// thaw ends a standstill.
+func (s *session) thaw() {
+	if s.frozen {
+		_ = s.proc.Signal(syscall.SIGCONT) // it may have been killed
+	}
 }
 
 func enough(ok bool) error {
@@ -345,6 +364,7 @@ func (s *session) find() []int {
 
 // afterStrike is what a caller does while, or after, something is broken.
 func (s *session) afterStrike() {
+	s.thaw()
 	if s.Kind == blocked {
 		_, _ = io.WriteString(s.stdin, "q\n")
 	}

@@ -27,6 +27,13 @@ func (g *stage) play(ctx context.Context, sc scene) Scene {
 		if f.name == "memory-hog" {
 			s.class = "hog"
 		}
+		if f.mode != "" {
+			s.mode = f.mode
+		}
+		if s.act != nil && f.expect == die { // only KILL ends it
+			s.act.Deaf = true
+			s.argv = s.act.Argv()
+		}
 		all = append(all, s)
 	}
 	if slices.ContainsFunc(sc.Cast, func(c cast) bool { return c.Moment == queued }) {
@@ -59,7 +66,7 @@ func (g *stage) play(ctx context.Context, sc scene) Scene {
 	}
 	finish(ctx, all, healed)
 	report.Orphans = g.left(ctx, f, all, healed)
-	report.Overlaps = w.overlaps()
+	report.Overlaps = w.overlaps(sc.Number)
 	for _, s := range all {
 		if s.proc != nil {
 			report.Sessions = append(report.Sessions, s.report(f, struck, healed))
@@ -136,6 +143,13 @@ func strikeThem(ctx context.Context, w *world, f fault, at []*session) (struck, 
 	slices.SortStableFunc(at, func(a, b *session) int { return own(a) - own(b) })
 	if len(at) > 0 {
 		lasting(ctx, time.Duration(at[0].Jitter)*time.Millisecond)
+	}
+	bounded, cancel := context.WithTimeout(ctx, promptly)
+	defer cancel()
+	for _, s := range at {
+		if s.Moment == exited && s.missed == nil {
+			s.missed = s.toExit(bounded)
+		}
 	}
 	for _, s := range at {
 		s.find()

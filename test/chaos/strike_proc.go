@@ -91,17 +91,61 @@ func killProgram(_ context.Context, _ *world, at []*session) (time.Time, error) 
 }
 
 // takeOver is a player's seek: the writer's shim is killed, and another session
-// with the same outputs begins at once.
-func takeOver(ctx context.Context, w *world, at []*session) (time.Time, error) {
-	old := at[0]
-	next := w.script(cast{Kind: file, Moment: idle, Seed: old.Seed + 7}, old.mark+"n")
-	next.dir, next.act.Path = old.dir, old.act.Path
-	next.argv = next.act.Argv()
-	if err := old.signal(ctx, syscall.SIGKILL); err != nil {
+// with the same outputs begins at once, here or on a worker.
+func takeOver(where mode) strike {
+	return func(ctx context.Context, w *world, at []*session) (time.Time, error) {
+		var err error
+		for _, old := range at {
+			if own(old) == 0 {
+				next := w.successor(old, where, "n")
+				old.successor = next
+				err = errors.Join(err, old.signal(ctx, syscall.SIGKILL), next.start())
+			}
+		}
 		return time.Now(), err
 	}
-	old.successor = next
-	return time.Now(), next.start()
+}
+
+// takeOverAfter kills the writers' shims while something else breaks, and starts
+// their successors when that is whole again. A caller whose ffmpeg was refused
+// before it began tries again.
+func takeOverAfter(broken strike) strike {
+	return func(ctx context.Context, w *world, at []*session) (time.Time, error) {
+		healed, err := both(broken, signalShims(syscall.SIGKILL))(ctx, w, at)
+		if err != nil {
+			return healed, err
+		}
+		sideBySide(at, func(old *session) {
+			for attempt := 0; attempt < 20 && ctx.Err() == nil; attempt++ {
+				next := w.successor(old, remote, fmt.Sprintf("n%d", attempt))
+				old.successor = next
+				if next.start() != nil || next.err.reached(1) && !next.refused() {
+					return
+				}
+			}
+		})
+		return healed, nil
+	}
+}
+
+// successor is a session that writes what another wrote.
+func (w *world) successor(old *session, where mode, suffix string) *session {
+	next := w.script(cast{Kind: file, Moment: idle, Seed: old.Seed + 7}, old.mark+suffix)
+	next.mode, next.dir, next.act.Path, next.overtakes = where, old.dir, old.act.Path, true
+	next.argv = next.act.Argv()
+	return next
+}
+
+// refused tells that a session has ended before its program began.
+func (s *session) refused() bool {
+	select {
+	case <-s.ended:
+		good, _, _ := s.err.state()
+		return good == 0
+	case <-time.After(time.Second): // what it says may be the end of it
+		good, _, _ := s.err.state()
+		return good == 0
+	}
 }
 
 func killScheduler(ctx context.Context, w *world, _ []*session) (time.Time, error) {

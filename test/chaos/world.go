@@ -234,13 +234,16 @@ func (w *world) freshen(ctx context.Context) error {
 	return nil
 }
 
-// overlaps are the writers that met another since the last time one asked.
-func (w *world) overlaps() []string {
-	path := w.hostPath(act.Overlaps)
-	b, err := os.ReadFile(path)
+// overlaps are the writers of a scene that met another.
+func (w *world) overlaps(scene int) (found []string) {
+	b, err := os.ReadFile(w.hostPath(act.Overlaps))
 	if err != nil {
-		return nil
+		return nil // there was none in any scene
 	}
-	_ = os.Remove(path)
-	return strings.Split(strings.TrimSpace(string(b)), "\n")
+	for line := range strings.Lines(string(b)) {
+		if strings.HasPrefix(line, fmt.Sprintf("s%d.", scene)) {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return found
 }
