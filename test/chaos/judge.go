@@ -34,7 +34,7 @@ func (s *session) judge(f fault) (verdict, string) {
 	case s.status.Signaled() && !s.killed.IsZero() && s.status.Signal() == syscall.SIGKILL:
 		return killed, ""
 	case s.rightExit() && missing == "":
-		return exact, ""
+		return exact, s.line()
 	case s.rightExit(), s.status.Exited() && s.status.ExitStatus() == 0:
 		return lie, missing
 	case f.expect == told && s.toldExit(f):
@@ -78,7 +78,7 @@ func (s *session) missing() string {
 	if good != due || len(outRest) > 0 {
 		return fmt.Sprintf("stdout has %d of %d bytes, then %d wrong ones", good, due, len(outRest))
 	}
-	if errDue := int64(len("ready\n")) + s.act.Stderr.Bytes; errGood != errDue || string(errRest) != wantRest {
+	if errDue := int64(len("ready\n")) + s.act.Stderr.Bytes; errGood != errDue || strings.TrimSuffix(string(errRest), s.line()) != wantRest {
 		return fmt.Sprintf("stderr has %d of %d bytes, then %.200q", errGood, errDue, errRest)
 	}
 	if s.act.Path != "" {
@@ -91,6 +91,17 @@ func (s *session) missing() string {
 		}
 	}
 	return ""
+}
+
+// line is what ffpod said on stderr in its one line, beside the program.
+func (s *session) line() string {
+	_, _, rest := s.err.state()
+	text := string(rest)
+	i := strings.Index(text, "ffmpeg: ffpod: ")
+	if s.act == nil || i < 0 || strings.Count(text[i:], "\n") != 1 || !strings.HasSuffix(text, "\n") {
+		return ""
+	}
+	return text[i:]
 }
 
 // missingFiles compares with what the same command made without ffpod.

@@ -63,6 +63,7 @@ func TestJudge(t *testing.T) {
 		"success, bytes missing":           {code0, whole[:10], fine, "worker-delete", lie, "lie"},
 		"success that was not its exit":    {code0, whole, fine, "worker-delete", lie, "lie"},
 		"all, and more on stderr":          {code3, whole, append(bytes.Clone(fine), '!'), "shim-rst", lie, "lie"},
+		"all, and a line of ffpod's":       {code3, whole, lost, "worker-delete", exact, ""},
 		"a wrong byte, and a failure":      {code125, flipped, lost, "supervisor-kill", lie, "lie"},
 		"a repeated piece, and a failure":  {code125, repeated, lost, "supervisor-kill", lie, "lie"},
 		"more than all":                    {code3, append(bytes.Clone(whole), 'x'), fine, "shim-rst", lie, "lie"},
