@@ -130,7 +130,8 @@ func (k *Keeper) Stop() {
 func (k *Keeper) Seen(pod *corev1.Pod) { _ = k.enter(pod, nil) }
 
 // Enter takes a pod and an open channel to the worker in it, which was verified.
-// The Keeper owns the channel unless there is an error.
+// The Keeper owns the channel unless there is an error. A worker that was seen
+// before has, or gets, a channel of its own: then this one is closed.
 func (k *Keeper) Enter(pod *corev1.Pod, channel lease.Channel) error { return k.enter(pod, channel) }
 
 func (k *Keeper) enter(pod *corev1.Pod, channel lease.Channel) error {
@@ -156,11 +157,17 @@ func (k *Keeper) enter(pod *corev1.Pod, channel lease.Channel) error {
 		}
 		k.tending.Go(func() { w.tend(ctx, c, serving) })
 	case channel != nil:
-		return fmt.Errorf("enter worker %s: it has a channel of its own", pod.Name)
+		k.tending.Go(func() { k.close(channel, pod.Name) })
 	default:
 		w.update(pod)
 	}
 	return nil
+}
+
+func (k *Keeper) close(channel lease.Channel, pod string) {
+	if err := channel.Close(); err != nil {
+		k.config.Log.Debug("close a channel", zap.String("worker", pod), zap.Error(err))
+	}
 }
 
 // Deleted takes the last known state of a pod that is gone; nil: never seen.

@@ -383,11 +383,7 @@ func (w *worker) lost(c *conn, broke error) {
 	k.mu.Unlock()
 	k.config.Wake()
 	k.config.Log.Info("channel lost", zap.String("worker", c.boot.worker.Pod), zap.Int("leases", held), zap.Error(broke))
-	k.tending.Go(func() {
-		if err := c.channel.Close(); err != nil {
-			k.config.Log.Debug("close a channel", zap.String("worker", c.boot.worker.Pod), zap.Error(err))
-		}
-	})
+	k.tending.Go(func() { k.close(c.channel, c.boot.worker.Pod) })
 }
 
 // inquire reads the pod after a try at a channel has failed.

@@ -321,6 +321,11 @@ func (l *Launcher) lease(ctx context.Context, r *launch, channel lease.Channel) 
 	if err != nil {
 		return nil, errors.Join(err, channel.Close())
 	}
+	// A Job that was there before its launch has been seen already: the keeper has
+	// its own channel, or is about to.
+	if _, err := l.keeper.Supervisor(ctx, pod.Name, string(pod.UID), d.GetNonce()); err != nil {
+		return nil, err
+	}
 	terms, err := l.keeper.Lease(pod.Name, d.GetNonce(), r.session)
 	if err != nil {
 		return nil, err
