@@ -26,7 +26,7 @@ demo: cluster images ## The main job, visibly, on a real cluster: first time abo
 	@KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/demo
 
 .PHONY: test
-test: unit cluster images integration e2e chaos ## Prove everything: first time about 25 min, then 12 min
+test: unit cluster images integration e2e skew chaos ## Prove everything: first time about 25 min, then 14 min
 
 ##@ Parts
 .PHONY: build
@@ -74,9 +74,18 @@ chaos-long: ## The same with 512 faults: 50 min
 	@$(TWO_NODES)
 	@$(MAKE) images OWN_CLUSTER=
 	$(CHAOS) -faults 512 -o out/chaos-long.json
+
 .PHONY: jellyfin
 jellyfin: ## What Jellyfin does with ffmpeg and sees of it, on this machine and in pods: 25 min
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/jellyfin
+
+.PHONY: skew
+skew: ## The previous release's shim, scheduler and workers with today's, every combination: 2 min
+	@mkdir -p $(FFPOD_CACHE)/previous
+	@tar -xzf test/skew/testdata/previous.tar.gz -C $(FFPOD_CACHE)/previous
+	@go run ./images/build -C $(FFPOD_CACHE)/previous -tag previous -o out/previous ffpod
+	@$(if $(OWN_CLUSTER),go run ./test/demo -images out/previous,go run ./test/cluster load out/previous/ffpod.tar)
+	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/skew
 
 .PHONY: bench
 bench: cluster images ## Figures beside their baselines, into out/bench.json: 5 min

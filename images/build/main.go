@@ -39,12 +39,13 @@ var images = []string{"ffpod", "worker"}
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("images/build", flag.ContinueOnError)
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "usage: go run ./images/build -o DIRECTORY [-platform linux/ARCH] [-tag TAG] [ffpod] [worker]")
+		fmt.Fprintln(flags.Output(), "usage: go run ./images/build -o DIRECTORY [-C SOURCE] [-platform linux/ARCH] [-tag TAG] [ffpod] [worker]")
 		flags.PrintDefaults()
 	}
 	out := flags.String("o", "", "directory for the archives NAME.tar (NAME-ARCH.tar for another architecture)")
 	platform := flags.String("platform", "linux/"+runtime.GOARCH, "linux/amd64 or linux/arm64")
 	tag := flags.String("tag", "dev", "tag of the images")
+	source := flags.String("C", "", "directory of the source tree; default: this one")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -61,18 +62,19 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if *out == "" {
 		return errors.New("no output directory: give -o DIRECTORY")
 	}
-	return build(ctx, *out, *tag, goarch, wanted, stdout)
-}
-
-// build makes the wanted images, or all that can be made here.
-func build(ctx context.Context, out, tag, goarch string, wanted []string, stdout io.Writer) error {
-	began := time.Now()
-	work, err := os.Getwd()
+	work, err := filepath.Abs(*source)
 	if err != nil {
 		return err
 	}
+	return build(ctx, work, *out, *tag, goarch, wanted, stdout)
+}
+
+// build makes the wanted images of the source tree work, or all that can be made
+// here.
+func build(ctx context.Context, work, out, tag, goarch string, wanted []string, stdout io.Writer) error {
+	began := time.Now()
 	if _, err := os.Stat(filepath.Join(work, "images", "ffpod", "Dockerfile")); err != nil {
-		return fmt.Errorf("%w; run this in the root of the repository", err)
+		return fmt.Errorf("%w; run this in the root of the repository, or name one with -C", err)
 	}
 	cache, unlock, err := openCache(ctx)
 	if err != nil {

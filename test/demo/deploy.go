@@ -157,7 +157,10 @@ func bringImages(ctx context.Context, k *kubectl, dir string) error {
 	if err != nil {
 		return err
 	}
-	archives := []string{filepath.Join(dir, "ffpod.tar"), filepath.Join(dir, "worker.tar")}
+	archives, err := filepath.Glob(filepath.Join(dir, "*.tar"))
+	if err != nil || len(archives) == 0 {
+		return fmt.Errorf("no image archives in %s: run `make images`", dir)
+	}
 	loader := func(prefix, program string, args ...string) bool {
 		return strings.HasPrefix(current, prefix) && inPath(program) && load(ctx, program, args, archives) == nil
 	}
@@ -169,7 +172,7 @@ func bringImages(ctx context.Context, k *kubectl, dir string) error {
 	default:
 		fmt.Printf(`images: your cluster %q has to get them from you. Either
   on each node:      ctr -n k8s.io images import %s   (k3s: k3s ctr images import ...)
-  or by a registry:  push both archives, then set images: in the overlay's kustomization.yaml
+  or by a registry:  push the archives, then set images: in the overlay's kustomization.yaml
 Pods that wait for an image say so below.
 `, current, strings.Join(archives, " "))
 	}
