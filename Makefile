@@ -81,7 +81,7 @@ jellyfin: ## What Jellyfin does with ffmpeg and sees of it, on this machine and 
 
 .PHONY: skew
 skew: ## The previous release's shim, scheduler and workers with today's, every combination: 2 min
-	@mkdir -p $(FFPOD_CACHE)/previous
+	@rm -rf $(FFPOD_CACHE)/previous && mkdir -p $(FFPOD_CACHE)/previous
 	@tar -xzf test/skew/testdata/previous.tar.gz -C $(FFPOD_CACHE)/previous
 	@go run ./images/build -C $(FFPOD_CACHE)/previous -tag previous -o out/previous ffpod
 	@$(if $(OWN_CLUSTER),go run ./test/demo -images out/previous,go run ./test/cluster load out/previous/ffpod.tar)
