@@ -7,21 +7,26 @@
 // again when somebody opens a directory, which makes changed and new names known,
 // or a file, which makes its size known; and at no other time before the caches'
 // own. It is FUSE, so it needs root and /dev/fuse.
+//
+// The file system is served by a child process: one that uses a mount which it
+// serves itself hangs when it forks at the wrong moment. The child unmounts when
+// its parent is gone, however that ended.
 package nfslike
 
 import (
-	"context"
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fs"
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,186 +42,151 @@ func Default() Caches {
 	return Caches{Names: 30 * time.Second, Negative: 30 * time.Second, Attributes: 30 * time.Second}
 }
 
-// Mount is one mounted directory.
+// childArg is argv[1] of the child.
+const childArg = "nfslike-serve"
+
+// Mount is one mounted directory. It may be used by many goroutines.
 type Mount struct {
 	Path    string // where it is mounted
 	Backing string // the directory itself: the server
-	server  *fuse.Server
 
 	mu    sync.Mutex
-	gate  chan struct{} // not nil while the server does not answer
-	syncs atomic.Int64
-	opens atomic.Int64
+	child *exec.Cmd
+	to    io.WriteCloser
+	from  *bufio.Reader
 }
 
-// New mounts the directory backing at path; both must exist. Unmount it.
+// New mounts the directory backing at path; both must exist. Unmount it. The
+// program must call Child first of all.
 func New(backing, path string, c Caches) (*Mount, error) {
 	m := &Mount{Path: path, Backing: backing}
-	var st syscall.Stat_t
-	if err := syscall.Stat(backing, &st); err != nil {
-		return nil, fmt.Errorf("stat %s: %w", backing, err)
+	m.child = exec.Command("/proc/self/exe", childArg, backing, path, c.Names.String(), c.Negative.String(), c.Attributes.String())
+	m.child.Stderr = os.Stderr
+	m.child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's signal is not for it
+	var err error
+	if m.to, err = m.child.StdinPipe(); err != nil {
+		return nil, err
 	}
-	data := &fs.LoopbackRoot{Path: backing, Dev: uint64(st.Dev)}
-	root := m.node(&fs.LoopbackNode{RootData: data})
-	data.RootNode = root
-	server, err := fs.Mount(path, root, &fs.Options{
-		EntryTimeout: &c.Names, NegativeTimeout: &c.Negative, AttrTimeout: &c.Attributes,
-		NullPermissions: true,
-		MountOptions: fuse.MountOptions{
-			DirectMountStrict: true, AllowOther: true, DisableReadDirPlus: true,
-			FsName: backing, Name: "nfslike",
-		},
-	})
+	from, err := m.child.StdoutPipe()
 	if err != nil {
-		return nil, fmt.Errorf("mount %s at %s (it needs root and /dev/fuse): %w", backing, path, err)
+		return nil, err
 	}
-	m.server = server
+	m.from = bufio.NewReader(from)
+	if err := m.child.Start(); err != nil {
+		return nil, fmt.Errorf("start the server of %s: %w", path, err)
+	}
+	if _, err := m.reply(); err != nil {
+		m.to.Close()
+		_ = m.child.Wait() // why is known
+		return nil, err
+	}
 	return m, nil
 }
 
 // Unmount ends it, whoever uses it.
 func (m *Mount) Unmount() error {
-	m.Answer()
-	err := m.server.Unmount()
-	if err == nil {
-		return nil
-	}
-	if detached := unix.Unmount(m.Path, unix.MNT_DETACH|unix.MNT_FORCE); detached != nil {
-		return fmt.Errorf("unmount %s: %w", m.Path, errors.Join(err, detached))
-	}
-	return nil
+	_, err := m.ask("unmount")
+	m.to.Close()
+	return errors.Join(err, m.child.Wait())
 }
 
 // Hang lets no call return that has to ask the server, until Answer.
-func (m *Mount) Hang() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.gate == nil {
-		m.gate = make(chan struct{})
-	}
+func (m *Mount) Hang() error {
+	_, err := m.ask("hang")
+	return err
 }
 
 // Answer ends Hang.
-func (m *Mount) Answer() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.gate != nil {
-		close(m.gate)
-		m.gate = nil
-	}
+func (m *Mount) Answer() error {
+	_, err := m.ask("answer")
+	return err
 }
 
-// Syncs counts calls of fsync(2), Opens those of open(2).
-func (m *Mount) Syncs() int64 { return m.syncs.Load() }
+// Syncs counts the calls of fsync(2).
+func (m *Mount) Syncs() (int, error) { return m.ask("syncs") }
 
 // Opens counts the calls of open(2) that reached the server.
-func (m *Mount) Opens() int64 { return m.opens.Load() }
+func (m *Mount) Opens() (int, error) { return m.ask("opens") }
 
-func (m *Mount) wait() {
+func (m *Mount) ask(what string) (int, error) {
 	m.mu.Lock()
-	gate := m.gate
-	m.mu.Unlock()
-	if gate != nil {
-		<-gate
+	defer m.mu.Unlock()
+	if _, err := fmt.Fprintln(m.to, what); err != nil {
+		return 0, fmt.Errorf("ask the server of %s to %s: %w", m.Path, what, err)
 	}
+	return m.reply()
 }
 
-func (m *Mount) node(n *fs.LoopbackNode) *node {
-	return &node{LoopbackNode: n, mount: m, absent: map[string]bool{}, known: map[string]uint64{}}
-}
-
-// node is one file or directory. For a directory it remembers what it told the
-// kernel about its names, which is what the kernel may have in its caches.
-type node struct {
-	*fs.LoopbackNode
-	mount *Mount
-
-	mu     sync.Mutex
-	absent map[string]bool   // told to be missing
-	known  map[string]uint64 // told to be this inode
-}
-
-var (
-	_ fs.NodeWrapChilder    = (*node)(nil)
-	_ fs.NodeLookuper       = (*node)(nil)
-	_ fs.NodeOpener         = (*node)(nil)
-	_ fs.NodeOpendirHandler = (*node)(nil)
-	_ fs.NodeGetattrer      = (*node)(nil)
-	_ fs.NodeFsyncer        = (*node)(nil)
-)
-
-// WrapChild makes one of these of every node below.
-func (n *node) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
-	return n.mount.node(child.(*fs.LoopbackNode))
-}
-
-func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
-	n.mount.wait()
-	child, errno := n.LoopbackNode.Lookup(ctx, name, out)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	switch errno {
-	case 0:
-		n.known[name] = child.StableAttr().Ino
-		delete(n.absent, name)
-	case syscall.ENOENT:
-		n.absent[name] = true
-		delete(n.known, name)
+// reply is a number, or an error in words.
+func (m *Mount) reply() (int, error) {
+	line, err := m.from.ReadString('\n')
+	if err != nil {
+		return 0, fmt.Errorf("hear from the server of %s: %w", m.Path, err)
 	}
-	return child, errno
-}
-
-func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	n.mount.wait()
-	return n.LoopbackNode.Getattr(ctx, f, out)
-}
-
-func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	n.mount.wait()
-	n.mount.opens.Add(1)
-	n.NotifyContent(-1, 0) // the attributes only
-	return n.LoopbackNode.Open(ctx, flags)
-}
-
-func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	n.mount.wait()
-	n.mount.opens.Add(1)
-	n.revalidate()
-	return n.LoopbackNode.OpendirHandle(ctx, flags)
-}
-
-// Fsync counts; the kernel sends it for what was opened for reading, too.
-func (n *node) Fsync(ctx context.Context, f fs.FileHandle, flags uint32) syscall.Errno {
-	n.mount.wait()
-	n.mount.syncs.Add(1)
-	if file, ok := f.(fs.FileFsyncer); ok {
-		return file.Fsync(ctx, flags)
+	line = strings.TrimSpace(line)
+	n, err := strconv.Atoi(line)
+	if err != nil {
+		return 0, errors.New(line)
 	}
-	return 0
+	return n, nil
 }
 
-// revalidate takes back what is not true any more about the directory's names, and
-// its own attributes. What it says about files under an unchanged name stays.
-func (n *node) revalidate() {
-	dir := filepath.Join(n.mount.Backing, n.Path(nil))
-	n.mu.Lock()
-	var stale []string
-	for name := range n.absent {
-		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
-			stale = append(stale, name)
-			delete(n.absent, name)
+// Child is the server's process and does not return, if this is one. A program
+// that calls New calls it before anything else.
+func Child() {
+	if len(os.Args) != 7 || os.Args[1] != childArg {
+		return
+	}
+	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP) // it ends with its parent
+	if err := child(os.Args[2], os.Args[3], os.Args[4:]); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// child serves and does as it is told, until nobody is there to tell it.
+func child(backing, path string, caches []string) error {
+	var times [3]time.Duration
+	for i := range times {
+		var err error
+		if times[i], err = time.ParseDuration(caches[i]); err != nil {
+			return err
 		}
 	}
-	for name, ino := range n.known {
-		var st syscall.Stat_t
-		if syscall.Lstat(filepath.Join(dir, name), &st) != nil || st.Ino != ino {
-			stale = append(stale, name)
-			delete(n.known, name)
+	m, err := serve(backing, path, Caches{Names: times[0], Negative: times[1], Attributes: times[2]})
+	if err != nil {
+		return err
+	}
+	fmt.Println(0)
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		switch n := 0; in.Text() {
+		case "hang":
+			m.hang()
+			fmt.Println(n)
+		case "answer":
+			m.answer()
+			fmt.Println(n)
+		case "syncs":
+			fmt.Println(m.syncs.Load())
+		case "opens":
+			fmt.Println(m.opens.Load())
+		case "unmount":
+			if err := unmount(m, path); err != nil {
+				return err
+			}
+			fmt.Println(n)
+			return nil
 		}
 	}
-	n.mu.Unlock()
-	for _, name := range stale {
-		n.NotifyEntry(name)
+	return unmount(m, path)
+}
+
+// unmount takes it away at once. Who is in a call there gets an error.
+func unmount(m *mounted, path string) error {
+	m.answer()
+	if err := unix.Unmount(path, unix.MNT_DETACH|unix.MNT_FORCE); err != nil {
+		return fmt.Errorf("unmount %s: %w", path, err)
 	}
-	n.NotifyContent(-1, 0)
+	return nil // the kernel ends the requests that are left when this process ends
 }
