@@ -101,6 +101,9 @@ func (p place) perform(ctx context.Context, o jellyfin.Order) *jellyfin.Report {
 func scenarios(p *place, skip func(jellyfin.Scenario, way) bool, ways ...way) {
 	for _, s := range jellyfin.Scenarios {
 		for _, f := range jellyfin.Flavours {
+			if s.Only != "" && s.Only != f {
+				continue
+			}
 			var base *jellyfin.Report
 			for _, w := range ways {
 				if skip != nil && skip(s, w) {

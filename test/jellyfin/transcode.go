@@ -131,26 +131,6 @@ func (t *Transcode) last(n int) []string {
 	return all[max(0, len(all)-n):]
 }
 
-// says waits until stderr has a line that contains the text.
-func (t *Transcode) says(ctx context.Context, text string) error {
-	for {
-		for _, line := range t.Lines() {
-			if strings.Contains(line, text) {
-				return nil
-			}
-		}
-		select {
-		case <-time.After(pollEvery):
-		case <-t.logged:
-			if !strings.Contains(strings.Join(t.Lines(), "\n"), text) {
-				return fmt.Errorf("ffmpeg ended without saying %q; it said %q", text, t.last(5))
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("wait for ffmpeg to say %q: %w; it said %q", text, ctx.Err(), t.last(5))
-		}
-	}
-}
-
 // Throttle is one tick of the throttler: it pauses or resumes, and writes a key
 // only when that changes.
 func (t *Transcode) Throttle(pause bool) error {

@@ -1,0 +1,174 @@
+package jellyfin_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/ffpod/ffpod/test/jellyfin"
+	"github.com/ffpod/ffpod/test/manifests"
+)
+
+const namespace = "ffpod-jellyfin"
+
+// Bounds in the cluster.
+const (
+	readyBound = 3 * time.Minute
+	calmBound  = 45 * time.Second // until nothing of a scenario is left on a worker
+)
+
+// kubectl runs the local cluster's or the one in PATH, in the suite's namespace.
+func kubectl(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	path := "kubectl"
+	if cached := filepath.Join(cache(), "bin", "kubectl"); exists(cached) {
+		path = cached
+	}
+	cmd := exec.CommandContext(ctx, path, append([]string{"-n", namespace}, args...)...)
+	cmd.Stdin, cmd.WaitDelay = stdin, time.Second
+	out, err := run(cmd)
+	return strings.TrimSpace(string(out)), err
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// do is kubectl where a failure is the suite's.
+func do(ctx context.Context, stdin io.Reader, args ...string) string {
+	GinkgoHelper()
+	out, err := kubectl(ctx, stdin, args...)
+	Expect(err).NotTo(HaveOccurred())
+	return out
+}
+
+// inClient runs a script where the callers are.
+func inClient(ctx context.Context, stdin io.Reader, script string) string {
+	GinkgoHelper()
+	return do(ctx, stdin, "exec", "-i", "deploy/ffpod-client", "-c", "client", "--", "/bin/sh", "-euc", script)
+}
+
+var _ = Describe("In a pod", Ordered, ContinueOnFailure, Label(labelCluster), func() {
+	p := &place{
+		bare: "/usr/bin/ffmpeg", fake: "/cache/bin/" + jellyfin.FakeDirectory + "/ffmpeg", shim: "/opt/ffpod/ffmpeg",
+		run: func(ctx context.Context, order []byte) ([]byte, error) {
+			out, err := kubectl(ctx, bytes.NewReader(order), "exec", "-i", "deploy/ffpod-client", "-c", "client", "--", "/cache/bin/simulator")
+			return []byte(out), err
+		},
+	}
+
+	BeforeAll(func(ctx SpecContext) {
+		Expect(os.Getenv("KUBECONFIG")).NotTo(BeEmpty(), "KUBECONFIG is not set; name a cluster's, e.g. that of `go run ./test/cluster up`")
+		install(ctx)
+	}, NodeTimeout(setUpBound))
+
+	AfterAll(func(ctx SpecContext) {
+		expectNothingLeft(ctx, "ffpod.dev/role=job")
+		if os.Getenv("JELLYFIN_KEEP") == "1" {
+			say("JELLYFIN_KEEP=1: namespace %s stays", namespace)
+			return
+		}
+		do(ctx, nil, "delete", "--ignore-not-found", "clusterrolebinding/"+namespace+"-token-review")
+		do(ctx, nil, "delete", "--ignore-not-found", "namespace/"+namespace)
+	}, NodeTimeout(readyBound))
+
+	AfterEach(func(ctx SpecContext) {
+		if CurrentSpecReport().Failed() {
+			log, _ := kubectl(ctx, nil, "logs", "deploy/ffpod-scheduler", "--since=1m", "--tail=40")
+			AddReportEntry("the scheduler", log, ReportEntryVisibilityFailureOrVerbose)
+		}
+		expectNothingLeft(ctx, "ffpod.dev/role=warm")
+	}, NodeTimeout(readyBound))
+
+	pointless := func(s jellyfin.Scenario, w way) bool { // a Job for each of 23 questions
+		return w.name == jobs.name && strings.HasPrefix(s.Name, "startup")
+	}
+	scenarios(p, pointless, plain, byItself, warm, jobs)
+
+	for _, f := range jellyfin.Flavours {
+		var base *jellyfin.Report
+		for _, w := range []way{plain, byItself, warm, jobs} {
+			It("every vector, as "+string(f)+", "+w.name, func(ctx SpecContext) {
+				r := vectorsOf(ctx, p, w, f, false)
+				if w.name == plain.name {
+					base = r
+					expectExits(base)
+				}
+				expectSame(base, r)
+				expectPlaces(r, w)
+			}, NodeTimeout(vectorsBound+time.Minute))
+		}
+	}
+})
+
+// expectPlaces holds where each vector ran against where it belongs.
+func expectPlaces(r *jellyfin.Report, w way) {
+	GinkgoHelper()
+	vectors, err := jellyfin.Vectors()
+	Expect(err).NotTo(HaveOccurred())
+	for _, v := range vectors {
+		want := string(v.Where)
+		switch {
+		case !w.shim:
+			want = ""
+		case w.name != byItself.name:
+			want = "remote"
+		}
+		if seen, ok := r.Seen[v.Name]; ok {
+			Expect(seen.Where).To(Equal(want), v.Name)
+		}
+	}
+}
+
+// install applies the overlay and puts library and simulator on its volumes.
+func install(ctx context.Context) {
+	GinkgoHelper()
+	library := media(ctx)
+	say("apply test/jellyfin/overlay to namespace %s (usually 20 s until it runs)", namespace)
+	do(ctx, nil, "apply", "--server-side", "--force-conflicts", "-k", filepath.Join(manifests.Root(), "test", "jellyfin", "overlay"))
+	for _, d := range []string{"client", "scheduler", "cpu", "fake"} {
+		do(ctx, nil, "rollout", "status", "deploy/ffpod-"+d, "--timeout=120s")
+	}
+	arch := do(ctx, nil, "get", "nodes", "-o", "jsonpath={.items[0].status.nodeInfo.architecture}")
+	simulator := filepath.Join(GinkgoT().TempDir(), "simulator")
+	build(ctx, arch, "test/jellyfin/simulator", simulator)
+	program, err := os.Open(simulator)
+	Expect(err).NotTo(HaveOccurred())
+	defer program.Close()
+	inClient(ctx, program, `mkdir -p /cache/bin/fake; cd /cache/bin; rm -f simulator fake/*; cat > simulator; chmod 755 simulator
+		ln simulator fake/ffmpeg; ln simulator fake/ffprobe`)
+
+	say("put the library into the cluster")
+	films := exec.CommandContext(ctx, "tar", "-C", library, "-cf", "-", "media")
+	archive, err := films.StdoutPipe()
+	Expect(err).NotTo(HaveOccurred())
+	Expect(films.Start()).To(Succeed())
+	inClient(ctx, archive, "tar -C / --no-same-owner --no-overwrite-dir -m -xf -")
+	Expect(films.Wait()).To(Succeed())
+	Eventually(func() error { // the scheduler has its channels
+		_, err := kubectl(ctx, nil, "exec", "deploy/ffpod-client", "-c", "client", "--", "env", "FFPOD_MODE=remote", "FFPOD_POLICY=warm", "FFPOD_CLASS=cpu", "/opt/ffpod/ffmpeg", "-version")
+		return err
+	}).WithContext(ctx).WithTimeout(readyBound).WithPolling(time.Second).Should(Succeed())
+}
+
+// expectNothingLeft waits until no ffmpeg runs in any worker of the selector.
+func expectNothingLeft(ctx context.Context, selector string) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		pods, err := kubectl(ctx, nil, "get", "pods", "-l", selector, "--field-selector=status.phase=Running", "-o", "name")
+		g.Expect(err).NotTo(HaveOccurred())
+		for _, pod := range strings.Fields(pods) {
+			programs, err := kubectl(ctx, nil, "exec", pod, "-c", "worker", "--", "/bin/sh", "-c", "readlink /proc/[0-9]*/exe; true")
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(programs).NotTo(Or(ContainSubstring("ffmpeg"), ContainSubstring("ffprobe"), ContainSubstring("simulator")), pod)
+		}
+	}).WithContext(ctx).WithTimeout(calmBound).WithPolling(500 * time.Millisecond).Should(Succeed())
+}
