@@ -3,6 +3,7 @@ package jellyfin_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/test/jellyfin"
 	"github.com/ffpod/ffpod/test/manifests"
 )
@@ -93,6 +95,25 @@ var _ = Describe("In a pod", Ordered, ContinueOnFailure, Label(labelCluster), fu
 	}
 	scenarios(p, pointless, plain, byItself, warm, jobs)
 
+	for _, w := range []way{plain, byItself, warm, jobs} {
+		It("vectors for a GPU reach an ffmpeg unchanged, "+w.name, func(ctx SpecContext) {
+			expectTold(vectorsOf(ctx, p, w, jellyfin.V12_0, true, gpuVectors()...))
+		}, NodeTimeout(vectorsBound))
+	}
+
+	It("a vector for a GPU that no node has is refused", func(ctx SpecContext) {
+		const vector = "hls-ts-nvenc"
+		o := p.order(jobs, jellyfin.V12_0, false)
+		o.Vectors = []string{vector}
+		o.Env = append(o.Env, "FFPOD_CLASS=nvidia", "FFPOD_WAIT=5s")
+		r := p.perform(ctx, o)
+		Expect(r.Problems).To(BeEmpty())
+		seen := r.Seen[vector]
+		Expect(seen.Exit).To(Equal(session.InfrastructureExit), "%v", seen)
+		Expect(seen.Files).To(BeEmpty())
+		Expect(seen.Said).To(ConsistOf(HavePrefix("ffmpeg: ffpod: ")))
+	}, NodeTimeout(scenarioBound))
+
 	for _, f := range jellyfin.Flavours {
 		var base *jellyfin.Report
 		for _, w := range []way{plain, byItself, warm, jobs} {
@@ -108,6 +129,24 @@ var _ = Describe("In a pod", Ordered, ContinueOnFailure, Label(labelCluster), fu
 		}
 	}
 })
+
+// expectTold sees that ffmpeg got the command line that Jellyfin made: all that
+// can be said of a device that is not there.
+func expectTold(r *jellyfin.Report) {
+	GinkgoHelper()
+	Expect(keys(r.Seen)).To(ConsistOf(gpuVectors()))
+	vectors, err := jellyfin.Vectors()
+	Expect(err).NotTo(HaveOccurred())
+	for _, v := range vectors {
+		if v.GPU != "" {
+			want, err := json.Marshal(v.Argv)
+			Expect(err).NotTo(HaveOccurred())
+			told := r.Seen[v.Name].Parsed
+			Expect(told).NotTo(BeEmpty(), v.Name)
+			Expect(told[len(told)-1]).To(MatchJSON(bytes.ReplaceAll(want, []byte(`"libfdk_aac"`), []byte(`"aac"`))), v.Name)
+		}
+	}
+}
 
 // expectPlaces holds where each vector ran against where it belongs.
 func expectPlaces(r *jellyfin.Report, w way) {

@@ -39,11 +39,11 @@ func Fake(args []string) int {
 		return 0
 	}
 	f := &fake{args: args, keys: make(chan byte), text: strings.Join(args, "\n")}
+	said, _ := json.Marshal(args)
+	fmt.Fprintf(os.Stderr, "%s%s\n", toldArgv, said)
 	if code, ok := f.answer(); ok {
 		return code
 	}
-	said, _ := json.Marshal(args)
-	fmt.Fprintf(os.Stderr, "fake: argv %s\n", said)
 	if strings.Contains(f.text, stubborn) {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	}
@@ -175,5 +175,8 @@ func (f *fake) lock(playlist string) *os.File {
 	}
 	return file
 }
+
+// toldArgv introduces the fake's argv, whole.
+const toldArgv = "fake: argv "
 
 const overlap = "fake: another process writes the same names"

@@ -67,6 +67,18 @@ var _ = Describe("On this machine", Ordered, ContinueOnFailure, Label(labelMachi
 	}
 })
 
+// gpuVectors are those that need a device which this machine and its cluster may
+// not have.
+func gpuVectors() (names []string) {
+	vectors, _ := jellyfin.Vectors() // an error is another spec's
+	for _, v := range vectors {
+		if v.GPU != "" {
+			names = append(names, v.Name)
+		}
+	}
+	return names
+}
+
 // machine makes a place below a directory of its own.
 func machine(ctx context.Context) place {
 	GinkgoHelper()

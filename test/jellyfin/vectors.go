@@ -153,6 +153,11 @@ func (r *vectorRun) do(ctx context.Context) (Seen, error) {
 	} else {
 		seen.Said = r.said(text)
 	}
+	for _, line := range strings.Split(string(stderr)+log, "\n") {
+		if argv, ok := strings.CutPrefix(line, toldArgv); ok {
+			seen.Parsed = append(seen.Parsed, strings.ReplaceAll(argv, r.s.path(r.home), ""))
+		}
+	}
 	seen.Facts = r.facts(ctx, argv)
 	if r.v.Varies {
 		for i := range seen.Files {
