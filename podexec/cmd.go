@@ -63,22 +63,16 @@ func (c *Cmd) Start(ctx context.Context) error {
 	}
 	ctx, c.cancel = context.WithCancel(ctx)
 	c.signals, c.started, c.done = make(chan syscall.Signal, 16), make(chan struct{}), make(chan struct{})
-	stream, err := c.channel.Runner().Run(ctx)
-	if err != nil {
-		c.cancel()
-		close(c.done)
-		return &StartError{Err: err}
-	}
 	client := &session.Client{
+		Open:  func(ctx context.Context) (session.Stream, error) { return c.channel.Runner().Run(ctx) },
 		Start: c.start(), Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr,
 		Signals: c.signals, Direct: true,
 		OnStarted: func(*wire.Started) { close(c.started) },
-		Link:      session.LinkOptions{Cancel: c.cancel},
 	}
 	go func() {
 		defer close(c.done)
 		defer c.cancel()
-		exit, err := client.Run(ctx, stream)
+		exit, err := client.Run(ctx)
 		c.exit, c.err = exit, outcome(exit, err)
 	}()
 	select {

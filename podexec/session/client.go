@@ -3,10 +3,12 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/ffpod/ffpod/podexec/wire"
 )
@@ -14,6 +16,10 @@ import (
 // Client is the caller's end of a session: the shim's, and podexec.Cmd's. It is
 // used once.
 type Client struct {
+	// Open opens a stream for the session: the first, and, when that broke and the
+	// session can be resumed, the next. Each ends when its ctx does. It is called by
+	// one goroutine, and bounds a try itself.
+	Open func(ctx context.Context) (Stream, error)
 	// Start is sent first. Its session id must be new.
 	Start *wire.Start
 	// Stdin is read only after the process started, and only as fast as the
@@ -26,13 +32,17 @@ type Client struct {
 	// for a reader that went away it also makes a success a *LostError: a local
 	// process would have seen it.
 	Stdout, Stderr io.Writer
-	// Signals are delivered to the process. May be nil.
+	// Signals are delivered to the process, each once. May be nil.
 	Signals <-chan syscall.Signal
 	// OnProgress, OnTicket and OnStarted are called in the order of the frames,
 	// never after Run returned, and must not block. May be nil.
 	OnProgress func(*wire.Progress)
 	OnTicket   func(*wire.Ticket)
 	OnStarted  func(*wire.Started)
+	// OnBroken is called when a stream broke and the session is resumed, OnResumed
+	// when it goes on. May be nil.
+	OnBroken  func(cause error)
+	OnResumed func()
 	// OnExit is called when the session is over, before the last bytes are written: a
 	// signal has nothing to go to any more. Its argument is nil when the session is
 	// lost or was refused. May be nil.
@@ -44,14 +54,20 @@ type Client struct {
 	Link LinkOptions
 }
 
-// Run runs the session over s and returns its Exit once every byte of stdout and
-// stderr was written. Errors: *RefusedError (nothing started), *LostError (its
-// end is unknown). Cancelling ctx must end s: use the context of the stream.
-// The stream may be used no more.
-func (c *Client) Run(ctx context.Context, s Stream) (*wire.Exit, error) {
+// Run runs the session and returns its Exit once every byte of stdout and stderr
+// was written. Errors: *RefusedError (nothing started), *LostError (its end is
+// unknown). Cancelling ctx ends the stream, not the process: who must end that
+// says so in words.
+//
+// A session that has its Ticket survives its streams: Run opens another and
+// resumes, at once and then again with growing pauses, for as long as the worker
+// keeps the session (Ticket.GraceMs) and until it must be dead beyond doubt: when
+// Run reports a loss for lack of a stream, nothing of the session runs any more.
+func (c *Client) Run(ctx context.Context) (*wire.Exit, error) {
+	c.Link = c.Link.ForClient()
+	c.Start.Stdin = c.Stdin != nil
 	r := &clientRun{
 		Client: c,
-		link:   NewLink(s, c.Link),
 		stdin:  NewOutbound(wire.Pipe_STDIN, 0),
 		stdout: NewInbound(wire.Pipe_STDOUT, 0),
 		stderr: NewInbound(wire.Pipe_STDERR, 0),
@@ -63,7 +79,6 @@ func (c *Client) Run(ctx context.Context, s Stream) (*wire.Exit, error) {
 
 type clientRun struct {
 	*Client
-	link           *Link
 	stdin          *Outbound
 	stdout, stderr *Inbound
 
@@ -72,73 +87,183 @@ type clientRun struct {
 	ended   chan struct{} // the session is decided: exit or err is set
 	over    chan struct{} // run is over
 
-	mu      sync.Mutex // held while a frame is handled
-	left    bool       // run gave up: no frame counts any more, no ticket is taken
-	begun   bool       // the process may have started
-	started bool       // Started came
-	exit    *wire.Exit
-	err     error
-	unsaved error // of a write to Stdout or Stderr whose reader is still there
+	mu       sync.Mutex   // held while a frame is handled
+	leg      *leg         // the present stream; frames of others do not count
+	broke    error        // why the last one ended
+	left     bool         // run gave up: no frame counts any more, no ticket is taken
+	begun    bool         // the process may have started
+	ticket   *wire.Ticket // held and acknowledged
+	started  bool         // the process runs, or ran
+	sequence uint64       // of the last signal
+	sent     []*wire.Signal
+	exit     *wire.Exit
+	err      error
+	unsaved  error // of a write to Stdout or Stderr whose reader is still there
+}
+
+// leg is one stream of a session.
+type leg struct {
+	link     *Link
+	cancel   context.CancelFunc // ends the stream
+	received chan struct{}      // closed when nothing is received any more
+	attached chan struct{}      // closed when a resumed stream carries the session
+	broken   chan struct{}      // closed after cause is set
+	cause    error
+}
+
+// close ends the stream and waits until nothing of the rings is read for it.
+func (l *leg) close() {
+	l.cancel()
+	l.link.Close()
+	<-l.link.Stopped()
+	<-l.received
 }
 
 func (r *clientRun) run(ctx context.Context) (*wire.Exit, error) {
 	defer r.signals.Wait()
 	defer close(r.over)
 	defer r.stdin.Discard()
-	defer r.link.Close()
-	start := r.Start
-	start.Stdin = r.Stdin != nil
-	r.begun = r.Direct
-	r.stdout.Attach(r.link)
-	r.stderr.Attach(r.link)
-	r.write(r.stdout, wire.Pipe_STDOUT, r.Stdout)
-	r.write(r.stderr, wire.Pipe_STDERR, r.Stderr)
-	r.link.Send(&wire.Frame{Kind: &wire.Frame_Start{Start: start}})
+	r.write(r.stdout, r.Stdout)
+	r.write(r.stderr, r.Stderr)
 
-	go r.receive() // ends with the stream, which is the caller's
-	var left error
-	select {
-	case <-r.ended:
-	case <-r.link.Dead():
-		left = r.leave(r.link.Err())
-	case <-ctx.Done():
-		left = r.leave(context.Cause(ctx))
+	first := &wire.Frame{Kind: &wire.Frame_Start{Start: r.Start}}
+	var out outage
+	defer out.end()
+	for {
+		l, err := r.open(ctx, first)
+		if err == nil {
+			if err = r.follow(ctx, l, &out); err == nil {
+				return r.finish(l)
+			}
+			l.close()
+		}
+		if err = r.resumable(ctx, err); err == nil {
+			err = r.pause(ctx, &out)
+		}
+		if err != nil {
+			r.settle(ctx.Err() != nil)
+			return nil, err
+		}
+		first = &wire.Frame{Kind: &wire.Frame_Resume{Resume: &wire.Resume{
+			Ticket: r.ticket, Stdout: r.stdout.Received(), Stderr: r.stderr.Received(),
+		}}}
 	}
-	if left != nil {
-		r.stdout.Discard()
-		r.stderr.Discard()
-		r.writers.Wait()
-		return nil, left
-	}
-	if r.exit == nil {
-		// What arrived is written before the failure is reported, as a process
-		// that dies leaves its output behind.
-		r.stdout.Finish()
-		r.stderr.Finish()
-		r.writers.Wait()
-		return nil, r.err
-	}
-	r.writers.Wait()
-	r.link.Send(&wire.Frame{Kind: &wire.Frame_ExitAck{ExitAck: &wire.ExitAck{}}})
-	_ = r.link.Flush() // every byte and the exit are here: the rest is courtesy
-	if r.unsaved != nil && r.exit.Code == 0 && r.exit.Signal == 0 {
-		return nil, &LostError{Message: "its output could not be written", Cause: r.unsaved, MayHaveStarted: true}
-	}
-	return r.exit, nil
 }
 
-// leave gives the session up unless it is decided already: then it returns nil.
-// Whoever is told that nothing has started may run the command elsewhere, so from
-// here on no ticket is taken.
-func (r *clientRun) leave(cause error) error {
+// open opens a stream and sends its first frame.
+func (r *clientRun) open(ctx context.Context, first *wire.Frame) (*leg, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	s, err := r.Open(ctx)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	opts := r.Link
+	opts.Cancel = cancel
+	l := &leg{link: NewLink(s, opts), cancel: cancel, received: make(chan struct{}), attached: make(chan struct{}), broken: make(chan struct{})}
+	if first.GetStart() != nil {
+		r.stdout.Attach(l.link)
+		r.stderr.Attach(l.link)
+		close(l.attached)
+	}
+	r.mu.Lock()
+	r.leg, r.begun = l, r.begun || r.Direct
+	r.mu.Unlock()
+	l.link.Send(first)
+	go r.receive(l)
+	return l, nil
+}
+
+// follow waits until the session is decided: nil. Its error is why the stream is
+// of no use any more.
+func (r *clientRun) follow(ctx context.Context, l *leg, out *outage) error {
+	attached := l.attached
+	for {
+		select {
+		case <-r.ended:
+			return nil
+		case <-attached:
+			attached = nil
+			if out.end() && r.OnResumed != nil {
+				r.OnResumed()
+			}
+		case <-l.broken:
+			return l.cause
+		case <-l.link.Dead():
+			return l.link.Err()
+		case <-out.late():
+			return errors.New("no worker was reached")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// resumable returns nil when another stream may carry the session on, else the
+// error to report. Whoever is told that nothing has started may run the command
+// elsewhere, so from then on no ticket is taken.
+func (r *clientRun) resumable(ctx context.Context, cause error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.exit != nil || r.err != nil {
+	if r.ticket.GetGraceMs() > 0 && ctx.Err() == nil {
+		r.broke = cause
 		return nil
 	}
 	r.left = true
 	r.tellEnd(nil)
 	return r.lost(cause)
+}
+
+// pause waits before the next try. Its error is reported when there is none.
+func (r *clientRun) pause(ctx context.Context, out *outage) error {
+	bound := time.Duration(r.ticket.GetGraceMs())*time.Millisecond + afterGrace
+	if out.begin(bound) && r.OnBroken != nil {
+		r.OnBroken(streamEnd(r.broke))
+	}
+	pause := time.NewTimer(out.next())
+	defer pause.Stop()
+	why := r.broke
+	select {
+	case <-pause.C:
+		return nil
+	case <-out.late():
+		why = fmt.Errorf("it could not be resumed within %s: %w", bound, streamEnd(why))
+	case <-ctx.Done():
+		why = context.Cause(ctx)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left = true
+	r.tellEnd(nil)
+	return r.lost(why)
+}
+
+// settle ends both pipes. What arrived is written also before a failure is
+// reported, as a process that dies leaves its output behind, unless the caller
+// does not want to wait for it.
+func (r *clientRun) settle(discard bool) {
+	if discard {
+		r.stdout.Discard()
+		r.stderr.Discard()
+	}
+	r.stdout.Finish()
+	r.stderr.Finish()
+	r.writers.Wait()
+}
+
+// finish returns the outcome of a session that is decided.
+func (r *clientRun) finish(l *leg) (*wire.Exit, error) {
+	defer l.link.Close() // the stream ends with ctx: cancelling it could overtake the ExitAck
+	r.settle(false)
+	if r.exit == nil {
+		return nil, r.err
+	}
+	l.link.Send(&wire.Frame{Kind: &wire.Frame_ExitAck{ExitAck: &wire.ExitAck{}}})
+	_ = l.link.Flush() // every byte and the exit are here: the rest is courtesy
+	if r.unsaved != nil && r.exit.Code == 0 && r.exit.Signal == 0 {
+		return nil, &LostError{Message: "its output could not be written", Cause: r.unsaved, MayHaveStarted: true}
+	}
+	return r.exit, nil
 }
 
 func (r *clientRun) tellEnd(e *wire.Exit) {
@@ -152,23 +277,19 @@ func (r *clientRun) lost(cause error) error {
 	return &LostError{Cause: streamEnd(cause), MayHaveStarted: r.begun}
 }
 
-// write copies a pipe to the caller's writer and closes the far end when that
-// fails.
-func (r *clientRun) write(in *Inbound, pipe wire.Pipe, w io.Writer) {
+// write copies a pipe to the caller's writer.
+func (r *clientRun) write(in *Inbound, w io.Writer) {
 	if w == nil {
 		w = io.Discard
 	}
 	r.writers.Go(func() {
 		err := in.Copy(w)
-		if err == nil || errors.Is(err, ErrSinkGone) {
+		if err == nil || errors.Is(err, ErrSinkGone) || readerGone(err) {
 			return
 		}
-		r.link.Send(&wire.Frame{Kind: &wire.Frame_Close{Close: &wire.Close{Pipe: pipe}}})
-		if !readerGone(err) {
-			r.mu.Lock()
-			r.unsaved = errors.Join(r.unsaved, err)
-			r.mu.Unlock()
-		}
+		r.mu.Lock()
+		r.unsaved = errors.Join(r.unsaved, err)
+		r.mu.Unlock()
 	})
 }
 
@@ -177,46 +298,53 @@ func readerGone(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrClosed)
 }
 
-// receive handles the server's frames until the session is decided. After an
-// Exit it goes on receiving: a consumer of stdout may take its time, and the
-// peer's silence must be noticed by nobody.
-func (r *clientRun) receive() {
+// receive handles the frames of one stream until the session is decided or the
+// stream ends. After an Exit it goes on receiving: a consumer of stdout may take
+// its time, and the peer's silence must be noticed by nobody.
+func (r *clientRun) receive(l *leg) {
+	defer close(l.received)
 	for {
-		f, err := r.link.Recv()
-		if r.decide(f, err) {
-			break
+		f, err := l.link.Recv()
+		decided, over := r.decide(l, f, err)
+		if over {
+			return
 		}
-	}
-	if r.exit != nil {
-		r.link.drain()
+		if decided {
+			l.link.drain()
+			return
+		}
 	}
 }
 
-// decide handles a frame, or the end of the stream. It returns true when nothing
-// that comes later counts.
-func (r *clientRun) decide(f *wire.Frame, err error) bool {
+// decide handles a frame, or the end of a stream. decided: an exit came, nothing
+// later counts; over: nothing more is to be received from this stream.
+func (r *clientRun) decide(l *leg, f *wire.Frame, err error) (decided, over bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case r.left:
-		return true
-	case err != nil:
-		r.err = r.lost(err)
-	default:
-		r.err = r.handle(f)
+	if detached := f.GetDetached(); detached != nil {
+		err = errors.New(detached.Reason)
 	}
+	switch {
+	case r.left, r.leg != l:
+		return false, true
+	case err != nil:
+		l.cause = err
+		close(l.broken)
+		return false, true
+	}
+	r.err = r.handle(l, f)
 	if _, broken := errors.AsType[*ProtocolError](r.err); broken {
 		r.err = &LostError{Cause: r.err, MayHaveStarted: r.begun}
 	}
-	decided := r.err != nil || r.exit != nil
-	if decided {
-		r.tellEnd(r.exit)
-		close(r.ended)
+	if r.err == nil && r.exit == nil {
+		return false, false
 	}
-	return decided
+	r.tellEnd(r.exit)
+	close(r.ended)
+	return r.exit != nil, r.exit == nil
 }
 
-func (r *clientRun) handle(f *wire.Frame) error {
+func (r *clientRun) handle(l *leg, f *wire.Frame) error {
 	switch k := f.Kind.(type) {
 	case *wire.Frame_Data:
 		r.begun = true
@@ -240,15 +368,18 @@ func (r *clientRun) handle(f *wire.Frame) error {
 		if r.OnTicket != nil {
 			r.OnTicket(k.Ticket)
 		}
-		r.begun = true
-		r.link.Send(&wire.Frame{Kind: &wire.Frame_TicketAck{TicketAck: &wire.TicketAck{}}})
+		r.begun, r.ticket = true, k.Ticket
+		l.link.Send(&wire.Frame{Kind: &wire.Frame_TicketAck{TicketAck: &wire.TicketAck{}}})
 	case *wire.Frame_Started:
-		return r.start(k.Started)
-	case *wire.Frame_Refused:
 		if r.started {
-			return protocolErrorf("refused after the start")
+			return protocolErrorf("the process started twice")
 		}
-		return &RefusedError{Refusal: k.Refused.Refusal, Message: k.Refused.Message, Remedy: k.Refused.Remedy}
+		r.start(k.Started)
+		return r.stdin.Attach(l.link, 0)
+	case *wire.Frame_Attached:
+		return r.reattach(l, k.Attached)
+	case *wire.Frame_Refused:
+		return r.refused(k.Refused)
 	case *wire.Frame_Lost:
 		return &LostError{Message: k.Lost.Message, MayHaveStarted: true}
 	case *wire.Frame_Exit:
@@ -257,21 +388,48 @@ func (r *clientRun) handle(f *wire.Frame) error {
 	return nil
 }
 
-func (r *clientRun) start(s *wire.Started) error {
-	r.begun = true
+// refused is the worker's or the scheduler's word that nothing was started, and
+// never will be under this session's id.
+func (r *clientRun) refused(f *wire.Refused) error {
 	if r.started {
-		return protocolErrorf("the process started twice")
+		return protocolErrorf("refused after the start: %s", f.Message)
 	}
-	r.started = true
+	return &RefusedError{Refusal: f.Refusal, Message: f.Message, Remedy: f.Remedy}
+}
+
+// reattach goes on where the last stream stopped, and says again what that may
+// have lost.
+func (r *clientRun) reattach(l *leg, a *wire.Attached) error {
+	select {
+	case <-l.attached:
+		return protocolErrorf("attached without a resume")
+	default:
+		close(l.attached)
+	}
+	if !r.started {
+		r.start(&wire.Started{Epoch: a.Epoch})
+	}
+	r.stdout.Attach(l.link)
+	r.stderr.Attach(l.link)
+	for _, s := range r.sent {
+		if s.Sequence > a.Signals {
+			l.link.Send(&wire.Frame{Kind: &wire.Frame_Signal{Signal: s}})
+		}
+	}
+	return r.stdin.Attach(l.link, a.Stdin)
+}
+
+// start begins to read stdin and to forward signals.
+func (r *clientRun) start(s *wire.Started) {
+	r.begun, r.started = true, true
 	if r.OnStarted != nil {
 		r.OnStarted(s)
 	}
-	_ = r.stdin.Attach(r.link, 0)
 	if r.Stdin != nil {
 		go func() { _ = r.stdin.Pump(r.Stdin) }() // ends with Stdin's next byte or the session, see Client.Stdin
 	}
 	if r.Signals == nil {
-		return nil
+		return
 	}
 	r.signals.Go(func() {
 		for {
@@ -280,13 +438,31 @@ func (r *clientRun) start(s *wire.Started) error {
 				if !open {
 					return
 				}
-				r.link.Send(&wire.Frame{Kind: &wire.Frame_Signal{Signal: &wire.Signal{Number: int32(sig)}}})
+				r.signal(sig)
 			case <-r.over:
 				return
 			}
 		}
 	})
-	return nil
+}
+
+// sentSignals bounds the signals that are kept for the next stream.
+const sentSignals = 64
+
+func (r *clientRun) signal(sig syscall.Signal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sequence++
+	s := &wire.Signal{Number: int32(sig), Sequence: r.sequence}
+	r.sent = append(r.sent, s)
+	if len(r.sent) > sentSignals {
+		r.sent = r.sent[1:]
+	}
+	select {
+	case <-r.leg.attached:
+		r.leg.link.Send(&wire.Frame{Kind: &wire.Frame_Signal{Signal: s}})
+	default: // it goes with the attaching
+	}
 }
 
 // finished checks the totals: an Exit that does not match what arrived is no
@@ -299,8 +475,6 @@ func (r *clientRun) finished(e *wire.Exit) error {
 	if out, err := r.stdout.Received(), r.stderr.Received(); out != e.Stdout || err != e.Stderr {
 		return protocolErrorf("exit after %d and %d bytes of stdout and stderr, got %d and %d", e.Stdout, e.Stderr, out, err)
 	}
-	r.stdout.Finish()
-	r.stderr.Finish()
 	r.exit = e
 	return nil
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -16,10 +17,12 @@ type ran struct {
 	err  error
 }
 
-func runClient(t *testing.T, c *Client, s Stream) <-chan ran {
-	c.Start = &wire.Start{Session: "s"}
+func runClient(t *testing.T, c *Client, s interface {
+	open(context.Context) (Stream, error)
+}) <-chan ran {
+	c.Start, c.Open = &wire.Start{Session: "s"}, s.open
 	done := make(chan ran, 1)
-	go func() { exit, err := c.Run(bounded(t), s); done <- ran{exit, err} }()
+	go func() { exit, err := c.Run(bounded(t)); done <- ran{exit, err} }()
 	return done
 }
 

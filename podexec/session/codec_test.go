@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"io"
 	"math/rand/v2"
@@ -144,7 +145,7 @@ func (s *relayed) Run(stream wire.Runner_RunServer) error {
 	shim := NewLink(stream, o)
 	defer shim.Close()
 	r := NewRelay(shim, RelayOptions{})
-	start, err := r.Start(stream.Context())
+	start, err := r.Opening(stream.Context())
 	if err != nil {
 		return err
 	}
@@ -176,6 +177,10 @@ func serve(t testing.TB, runner wire.RunnerServer, server []grpc.ServerOption, d
 	return wire.NewRunnerClient(conn)
 }
 
+func opener(c wire.RunnerClient) func(context.Context) (Stream, error) {
+	return func(ctx context.Context) (Stream, error) { return c.Run(ctx) }
+}
+
 // A relay that decodes nothing is not to be told from one that does, nor from a
 // peer with gRPC's own codec, as an older release has.
 func TestRelayOverGRPC(t *testing.T) {
@@ -195,12 +200,8 @@ func TestRelayOverGRPC(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			worker := serve(t, &flood{n: size}, tc.server, ChannelDialOptions())
 			scheduler := serve(t, &relayed{worker: worker, undecoded: tc.undecoded}, ServerOptions(), tc.dial)
-			stream, err := scheduler.Run(bounded(t))
-			if err != nil {
-				t.Fatal(err)
-			}
 			got := sha256.New()
-			exit, err := (&Client{Start: &wire.Start{Session: "s"}, Stdout: got, Direct: true}).Run(bounded(t), stream)
+			exit, err := (&Client{Open: opener(scheduler), Start: &wire.Start{Session: "s"}, Stdout: got, Direct: true}).Run(bounded(t))
 			if err != nil || exit.Stdout != size || !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
 				t.Errorf("exit %v, %v", exit, err)
 			}
@@ -217,11 +218,7 @@ func BenchmarkRelay(b *testing.B) {
 			b.SetBytes(size)
 			b.ReportAllocs()
 			for b.Loop() {
-				stream, err := scheduler.Run(b.Context())
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, err := (&Client{Start: &wire.Start{Session: "s"}, Direct: true}).Run(b.Context(), stream); err != nil {
+				if _, err := (&Client{Open: opener(scheduler), Start: &wire.Start{Session: "s"}, Direct: true}).Run(b.Context()); err != nil {
 					b.Fatal(err)
 				}
 			}

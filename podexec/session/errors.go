@@ -62,8 +62,21 @@ func streamEnd(err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return errors.New("the stream ended without an exit")
 	}
+	if _, known := errors.AsType[*StreamError](err); known {
+		return err
+	}
 	if s, ok := status.FromError(err); ok {
-		return fmt.Errorf("%s (%s)", s.Message(), s.Code())
+		return &StreamError{s}
 	}
 	return err
 }
+
+// StreamError is the status with which a stream ended.
+type StreamError struct{ Status *status.Status }
+
+func (e *StreamError) Error() string {
+	return fmt.Sprintf("%s (%s)", e.Status.Message(), e.Status.Code())
+}
+
+// GRPCStatus lets status.FromError find the status again.
+func (e *StreamError) GRPCStatus() *status.Status { return e.Status }

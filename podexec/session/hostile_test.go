@@ -58,6 +58,8 @@ type finished struct {
 	end    error
 }
 
+func (f *finished) open(context.Context) (Stream, error) { return f, nil }
+
 func (f *finished) Send(*wire.Frame) error {
 	f.once.Do(func() { close(f.sent) })
 	return io.EOF
@@ -97,7 +99,7 @@ func TestSendAfterTheEndLeavesTheCauseToRecv(t *testing.T) {
 		s := &finished{sent: make(chan struct{}), frames: []*wire.Frame{refusedFrame(wire.Refusal_NO_SLOT)}, end: io.EOF}
 		link := NewLink(s, LinkOptions{})
 		defer link.Close()
-		_, err := sc.relay.Run(bounded(t), link, &wire.Start{})
+		_, err := sc.relay.Run(bounded(t), link, startFrame())
 		if _, ok := errors.AsType[*RefusedError](err); !ok {
 			t.Errorf("got %v", err)
 		}
@@ -120,9 +122,9 @@ func TestNoTicketIsTakenAfterGivingUp(t *testing.T) {
 	for range 200 {
 		near, far := pair(t)
 		ctx, cancel := context.WithCancel(t.Context())
-		c := &Client{Start: &wire.Start{Session: "s"}}
+		c := &Client{Start: &wire.Start{Session: "s"}, Open: near.open}
 		done := make(chan error, 1)
-		go func() { _, err := c.Run(ctx, near); done <- err }()
+		go func() { _, err := c.Run(ctx); done <- err }()
 		if far.next(t).GetStart() == nil {
 			t.Fatal("no start")
 		}

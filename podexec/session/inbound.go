@@ -31,6 +31,7 @@ type Inbound struct {
 	acked   uint64 // of written, the last acknowledgement
 	eof     bool
 	closed  bool // nothing is written any more; bytes are counted and dropped
+	broken  bool // a write failed: the far end is told to stop
 	link    *Link
 }
 
@@ -46,13 +47,28 @@ func NewInbound(pipe wire.Pipe, limit int) *Inbound {
 	return i
 }
 
-// Attach sends acknowledgements through l from now on and returns the next
-// offset that the far end has to send.
+// Attach sends acknowledgements through l from now on, and at once those that an
+// earlier link may have lost. It returns the next offset that the far end has to
+// send.
 func (i *Inbound) Attach(l *Link) uint64 {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.link = l
+	if i.written > 0 {
+		i.acked = i.written
+		l.SendAck(i.pipe, i.written)
+	}
+	if i.broken {
+		i.tellBroken()
+	}
 	return i.next
+}
+
+// tellBroken must be called with the lock held.
+func (i *Inbound) tellBroken() {
+	if i.link != nil {
+		i.link.Send(&wire.Frame{Kind: &wire.Frame_Close{Close: &wire.Close{Pipe: i.pipe}}})
+	}
 }
 
 // Accept takes one Data frame. Bytes that were seen before are dropped by their
@@ -93,8 +109,8 @@ func (i *Inbound) Accept(d *wire.Data) error {
 }
 
 // Copy writes to dst until the pipe's EOF (nil), Discard (ErrSinkGone), or an
-// error of dst; after an error what still comes is dropped and the caller should
-// tell the far end with a Close. One Copy per Inbound.
+// error of dst; after an error the far end is told with a Close, on this link and
+// on later ones, and what still comes is dropped. One Copy per Inbound.
 func (i *Inbound) Copy(dst io.Writer) error {
 	for {
 		b, err := i.take()
@@ -102,7 +118,7 @@ func (i *Inbound) Copy(dst io.Writer) error {
 			return err
 		}
 		if _, err := dst.Write(b); err != nil {
-			i.Discard()
+			i.reject()
 			return err
 		}
 		i.done(len(b))
@@ -143,6 +159,17 @@ func (i *Inbound) done(n int) {
 	}
 }
 
+// reject is Discard for a sink that failed.
+func (i *Inbound) reject() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.closed, i.queue = true, nil
+	if !i.broken {
+		i.broken = true
+		i.tellBroken()
+	}
+}
+
 // Discard ends Copy after the write in progress; later bytes are counted and
 // dropped.
 func (i *Inbound) Discard() {
@@ -151,6 +178,13 @@ func (i *Inbound) Discard() {
 	i.queue = nil
 	i.more.Signal()
 	i.mu.Unlock()
+}
+
+// Pending reports whether bytes wait to be written, or one write is in progress.
+func (i *Inbound) Pending() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.next > i.written && !i.closed
 }
 
 // Received returns how many bytes arrived, written or not.

@@ -23,7 +23,8 @@ type LinkOptions struct {
 	// Heartbeat. Defaults to 3 s.
 	Heartbeat time.Duration
 	// Silence is how long the peer may send nothing before it counts as dead.
-	// Defaults to 20 s.
+	// Defaults to 20 s, for a client's end to 9 s: whoever can dial again does so
+	// before the other side gives the session up.
 	Silence time.Duration
 	// Max bounds what is queued towards the peer, in bytes and what a frame costs
 	// besides them; more means that somebody ignores the credit of the pipes.
@@ -36,6 +37,14 @@ type LinkOptions struct {
 	// Cancel, if set, is called once when the link dies, so that a blocked
 	// Recv or Send of the stream returns.
 	Cancel func()
+}
+
+// ForClient gives o the defaults of a client's end.
+func (o LinkOptions) ForClient() LinkOptions {
+	if o.Silence == 0 {
+		o.Silence = 9 * time.Second
+	}
+	return o
 }
 
 // Link is one hop of one session. It owns one goroutine, the only one that
@@ -227,6 +236,11 @@ func (l *Link) Flush() error {
 // a Send failed, or Close was called. A stream that its server ended is not dead
 // yet: Recv still has what the server said last.
 func (l *Link) Dead() <-chan struct{} { return l.dead }
+
+// Stopped is closed when the sender has ended: no frame that was queued is read
+// any more. It follows Close as soon as a Send in progress has returned, which
+// the end of the stream brings about.
+func (l *Link) Stopped() <-chan struct{} { return l.stopped }
 
 // Err returns why the link died, nil while it lives.
 func (l *Link) Err() error {

@@ -44,14 +44,15 @@ func NewOutbound(pipe wire.Pipe, ring int) *Outbound {
 }
 
 // Attach sends, from offset from on, through l what is in the ring now and what
-// comes. The link of an earlier Attach must have ended.
+// comes. What lies before is held until it is acknowledged: the far end has
+// received it, not written it. The link of an earlier Attach must have Stopped,
+// since its frames are parts of the ring.
 func (o *Outbound) Attach(l *Link, from uint64) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if from < o.acked || from > o.end {
 		return protocolErrorf("%s wanted from %d, have %d to %d", o.pipe, from, o.acked, o.end)
 	}
-	o.release(from)
 	o.link = l
 	for at := from; at < o.end; {
 		b := o.view(at)

@@ -20,9 +20,10 @@ var ErrShimGone = errors.New("the shim's stream ended")
 // does not understand pass unchanged. It acknowledges nothing and holds no bytes
 // but the links' queues.
 //
-//	NewRelay ─▶ Start ─▶ (place, lease) ─▶ Ticket ─▶ Run ─┬─▶ exit
-//	                          ▲                            ├─▶ lost, or the shim is gone
-//	                          └──────── refused ───────────┘
+//	NewRelay ─▶ Opening ─┬─ Start ──▶ (place, lease) ─▶ Ticket ─▶ Run ─┬─▶ exit
+//	                     │                  ▲                          ├─▶ broken, or the shim is gone
+//	                     │                  └──────── refused ─────────┤
+//	                     └─ Resume ─▶ (find the worker) ─────▶ Run ────┘
 //
 // Its goroutines end with the shim's stream and link: after the last call, Close
 // the link and return from the gRPC handler.
@@ -30,7 +31,7 @@ type Relay struct {
 	shim    *Link
 	observe func(*wire.Frame, int, bool)
 
-	start chan *wire.Start // the first frame
+	first chan *wire.Frame // a Start or a Resume
 	acked chan struct{}    // one per TicketAck
 	gone  chan struct{}    // the shim's stream ended: goneErr is set
 
@@ -62,7 +63,7 @@ const (
 func NewRelay(shim *Link, o RelayOptions) *Relay {
 	r := &Relay{
 		shim: shim, observe: o.Observe,
-		start: make(chan *wire.Start, 1), acked: make(chan struct{}, 1), gone: make(chan struct{}),
+		first: make(chan *wire.Frame, 1), acked: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	if r.observe == nil {
 		r.observe = func(*wire.Frame, int, bool) {}
@@ -88,11 +89,11 @@ func (r *Relay) leave(cause error) {
 // Gone is closed when the shim's stream ended, or its link died.
 func (r *Relay) Gone() <-chan struct{} { return r.gone }
 
-// Start waits for the shim's first frame.
-func (r *Relay) Start(ctx context.Context) (*wire.Start, error) {
+// Opening waits for the shim's first frame: a Start or a Resume.
+func (r *Relay) Opening(ctx context.Context) (*wire.Frame, error) {
 	select {
-	case s := <-r.start:
-		return s, nil
+	case f := <-r.first:
+		return f, nil
 	case <-r.gone:
 		return nil, r.shimGone()
 	case <-ctx.Done():
@@ -118,13 +119,15 @@ func (r *Relay) Ticket(ctx context.Context, t *wire.Ticket) error {
 	}
 }
 
-// Run sends start to the worker and passes frames until the session ended on both
-// sides. It returns the Exit once the shim acknowledged it; a *RefusedError, which
-// the shim was NOT told, when the worker refused: Run may be called again with
-// another worker; a *LostError when the worker's stream ended without an exit;
+// Run sends the first frame to the worker, a Start or a Resume, and passes frames
+// until the session ended on both sides. It returns the Exit once the shim
+// acknowledged it; a *RefusedError, which the shim was NOT told, when the worker
+// refused: Run may be called again with another worker; a *LostError, of which
+// the shim was not told either, by the worker's word; ErrBroken, wrapped, when the
+// worker's stream ended without an exit: the session itself may go on;
 // ErrShimGone, wrapped, when the shim's did, with the Exit if it had passed. A
 // goroutine is left in the worker's Recv: end that stream after Run returned.
-func (r *Relay) Run(ctx context.Context, worker *Link, start *wire.Start) (*wire.Exit, error) {
+func (r *Relay) Run(ctx context.Context, worker *Link, first *wire.Frame) (*wire.Exit, error) {
 	w := &workerSide{link: worker, result: make(chan struct{})}
 	r.mu.Lock()
 	r.ended = make(chan struct{})
@@ -132,7 +135,7 @@ func (r *Relay) Run(ctx context.Context, worker *Link, start *wire.Start) (*wire
 	r.mu.Unlock()
 	defer r.detach()
 
-	worker.Send(&wire.Frame{Kind: &wire.Frame_Start{Start: start}})
+	worker.Send(first)
 	go r.fromWorker(w)
 	result, dead := w.result, worker.Dead()
 	for {
@@ -147,7 +150,7 @@ func (r *Relay) Run(ctx context.Context, worker *Link, start *wire.Start) (*wire
 			result = nil // the exit passed: now the shim acknowledges it, or goes
 		case <-dead:
 			if exit, _ := w.end(); exit == nil {
-				return nil, lostWorker(worker.Err())
+				return nil, brokenWorker(worker.Err())
 			}
 			dead = nil
 		case <-r.gone:
@@ -160,9 +163,10 @@ func (r *Relay) Run(ctx context.Context, worker *Link, start *wire.Start) (*wire
 	}
 }
 
-func lostWorker(cause error) error {
-	return &LostError{Message: "the worker's stream ended", Cause: streamEnd(cause), MayHaveStarted: true}
-}
+// ErrBroken is the end of a Run whose worker's stream ended first.
+var ErrBroken = errors.New("the worker's stream ended")
+
+func brokenWorker(cause error) error { return fmt.Errorf("%w: %w", ErrBroken, streamEnd(cause)) }
 
 // workerSide is what one Run knows of its worker.
 type workerSide struct {
@@ -193,19 +197,23 @@ func (r *Relay) fromWorker(w *workerSide) {
 	for {
 		p, err := w.link.recvPacket()
 		if err != nil {
-			w.set(nil, lostWorker(err))
+			w.set(nil, brokenWorker(err))
 			return
 		}
 		f := p.frame
 		if refused := f.GetRefused(); refused != nil {
 			if started {
-				w.set(nil, lostWorker(protocolErrorf("refused after the start")))
+				w.set(nil, brokenWorker(protocolErrorf("refused after the start")))
 				return
 			}
 			w.set(nil, &RefusedError{Refusal: refused.Refusal, Message: refused.Message, Remedy: refused.Remedy})
 			return
 		}
-		if f.GetStarted() != nil {
+		if lost := f.GetLost(); lost != nil {
+			w.set(nil, &LostError{Message: lost.Message, MayHaveStarted: true})
+			return
+		}
+		if f.GetStarted() != nil || f.GetAttached() != nil {
 			started = true
 			r.attach(w.link)
 		}
@@ -259,11 +267,10 @@ func (r *Relay) fromShim() {
 func (r *Relay) accept(p packet, first bool) error {
 	f := p.frame
 	if first {
-		start := f.GetStart()
-		if start == nil {
-			return protocolErrorf("the first frame is %T, not a start", f.Kind)
+		if f.GetStart() == nil && f.GetResume() == nil {
+			return protocolErrorf("the first frame is %T, neither a start nor a resume", f.Kind)
 		}
-		r.start <- start
+		r.first <- f
 		return nil
 	}
 	if f.GetTicketAck() != nil {

@@ -23,8 +23,8 @@ func newScene(t *testing.T) *scene {
 	t.Cleanup(link.Close)
 	s := &scene{shim: shim, relay: NewRelay(link, RelayOptions{})}
 	_ = shim.Send(&wire.Frame{Kind: &wire.Frame_Start{Start: &wire.Start{Session: "s"}}})
-	if start, err := s.relay.Start(bounded(t)); err != nil || start.Session != "s" {
-		t.Fatalf("start: %v %v", start, err)
+	if first, err := s.relay.Opening(bounded(t)); err != nil || first.GetStart().GetSession() != "s" {
+		t.Fatalf("opening: %v %v", first, err)
 	}
 	return s
 }
@@ -36,7 +36,7 @@ func (s *scene) worker(t *testing.T) (*end, <-chan ran) {
 	t.Cleanup(link.Close)
 	done := make(chan ran, 1)
 	go func() {
-		exit, err := s.relay.Run(bounded(t), link, &wire.Start{Session: "s"})
+		exit, err := s.relay.Run(bounded(t), link, startFrame())
 		done <- ran{exit, err}
 	}()
 	if far.next(t).GetStart() == nil {
@@ -100,8 +100,7 @@ func TestRelayAfterARefusal(t *testing.T) {
 		t.Error("the signal that came early is lost")
 	}
 	second.cut(io.EOF)
-	var lost *LostError
-	if got := <-done; !errors.As(got.err, &lost) || !lost.MayHaveStarted {
+	if got := <-done; !errors.Is(got.err, ErrBroken) {
 		t.Errorf("got %v", got.err)
 	}
 }
@@ -153,7 +152,7 @@ func TestRelayRefusesAFirstFrameThatIsNoStart(t *testing.T) {
 	defer link.Close()
 	r := NewRelay(link, RelayOptions{})
 	_ = shim.Send(ticketFrame())
-	if _, err := r.Start(bounded(t)); !errors.Is(err, ErrShimGone) {
+	if _, err := r.Opening(bounded(t)); !errors.Is(err, ErrShimGone) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -166,7 +165,7 @@ func TestRelayIsCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("draining")
 	cancel(why)
-	if _, err := s.relay.Run(ctx, link, &wire.Start{}); !errors.Is(err, why) {
+	if _, err := s.relay.Run(ctx, link, startFrame()); !errors.Is(err, why) {
 		t.Errorf("got %v", err)
 	}
 }

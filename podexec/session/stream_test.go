@@ -80,6 +80,12 @@ func (e *end) Recv() (*wire.Frame, error) {
 // cut ends the stream in both directions.
 func (e *end) cut(err error) { e.in.close(err); e.out.close(err) }
 
+// open is a Client's Open for one stream, which ends with its context.
+func (e *end) open(ctx context.Context) (Stream, error) {
+	context.AfterFunc(ctx, func() { e.cut(context.Cause(ctx)) })
+	return e, nil
+}
+
 // next returns the next frame that is not a heartbeat.
 func (e *end) next(t *testing.T) *wire.Frame {
 	t.Helper()
@@ -121,6 +127,10 @@ func exitFrame(code int32, stdout, stderr uint64) *wire.Frame {
 
 func ticketFrame() *wire.Frame {
 	return &wire.Frame{Kind: &wire.Frame_Ticket{Ticket: &wire.Ticket{Pod: "p"}}}
+}
+
+func startFrame() *wire.Frame {
+	return &wire.Frame{Kind: &wire.Frame_Start{Start: &wire.Start{Session: "s"}}}
 }
 
 func startedFrame() *wire.Frame {

@@ -72,7 +72,8 @@ func firstLine(ctx context.Context, path string, children *forking) string {
 // Describe implements wire.SupervisorServer.
 func (s *Supervisor) Describe(context.Context, *wire.DescribeRequest) (*wire.Description, error) {
 	d := &wire.Description{
-		Nonce: s.nonce, Version: s.conf.Version, Class: s.conf.Class, Slots: uint32(s.conf.Slots), Once: s.conf.Once,
+		Resumes: true,
+		Nonce:   s.nonce, Version: s.conf.Version, Class: s.conf.Class, Slots: uint32(s.conf.Slots), Once: s.conf.Once,
 		Pod: s.conf.Pod, PodUid: s.conf.PodUID, Node: s.conf.Node,
 		Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid()),
 		Devices: devices(), Mounts: mounts(),

@@ -57,11 +57,15 @@ type Supervisor struct {
 	about    about
 	children *forking
 
+	sessions sync.WaitGroup // run.live of each
+
 	mu       sync.Mutex
 	running  map[string]*run // admitted and not yet over, by session; nil while it is started
 	admitted int             // slots in use
 	records  []*wire.SessionState
-	kept     int // bytes of records
+	kept     int    // bytes of records
+	known    recent // sessions that were admitted
+	barred   recent // sessions that were asked about before they came: they may not start
 	draining bool
 	first    chan struct{} // closed at the first admission
 	last     chan ending   // once mode: the one session's end, after its stream
@@ -102,6 +106,8 @@ func New(conf Config) (*Supervisor, error) {
 		conf: conf, nonce: hex.EncodeToString(nonce[:]),
 		children: newForking(),
 		running:  map[string]*run{},
+		known:    newRecent(keptNames),
+		barred:   newRecent(keptNames),
 		first:    make(chan struct{}),
 		last:     make(chan ending, 1),
 	}, nil
@@ -132,6 +138,8 @@ func (s *Supervisor) Serve(ctx context.Context, l net.Listener) (*wire.Exit, err
 	go func() { served <- server.Serve(l) }()
 	exit, err := s.await(ctx)
 	server.Stop() // ends streams and waits for their handlers
+	s.forget()
+	s.awaitSessions()
 	if exit == nil && err == nil {
 		exit, err = s.outcome()
 	}
@@ -219,7 +227,7 @@ func (s *Supervisor) drain() {
 		ending.Go(func() {
 			r.terminate(s.conf.Grace, wire.Cause_CAUSE_SHUTDOWN)
 			select {
-			case <-r.told:
+			case <-r.over:
 			case <-time.After(deliverBound):
 			}
 		})
@@ -231,7 +239,31 @@ func (s *Supervisor) drain() {
 // last bytes and the exit of an ended session.
 const deliverBound = 5 * time.Second
 
-// Run serves one session. It implements wire.RunnerServer.
+// awaitSessions waits for the goroutines of the sessions; not for one whose process
+// the kernel does not let go.
+func (s *Supervisor) awaitSessions() {
+	done := make(chan struct{})
+	go func() { s.sessions.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(deliverBound):
+	}
+}
+
+// forget gives up the sessions whose exit nobody took.
+func (s *Supervisor) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.running {
+		if r != nil {
+			r.mu.Lock()
+			r.giveUp()
+			r.mu.Unlock()
+		}
+	}
+}
+
+// Run serves one stream of a session. It implements wire.RunnerServer.
 func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 	link := session.NewLink(stream, s.conf.Session)
 	defer link.Close()
@@ -240,7 +272,7 @@ func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 		return err
 	}
 	if resume := first.GetResume(); resume != nil {
-		return s.refuse(link, wire.Refusal_UNKNOWN_SESSION, "resume: this worker keeps no session without a stream", "start the command again")
+		return s.resume(link, resume)
 	}
 	start := first.GetStart()
 	if start == nil {
@@ -259,10 +291,64 @@ func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 		}
 		return sent
 	}
-	err = r.serve(link, s.children, func(e *wire.Exit) { s.released(e) })
+	s.sessions.Go(func() { s.settle(r, r.live(s.children, s.released)) })
+	if err := r.attach(link, nil); err != nil {
+		return s.lost(link, start.Session, err)
+	}
+	return s.follow(r, link)
+}
+
+// follow serves an attached stream to its end, and delivers what was said last.
+func (s *Supervisor) follow(r *run, link *session.Link) error {
+	r.follow(link)
 	_ = link.Flush()
-	s.settle(r, err)
-	return err
+	return nil
+}
+
+// resume attaches a new stream to a session. One that never came is barred from
+// coming later: whoever is told so may start the command elsewhere.
+func (s *Supervisor) resume(link *session.Link, resume *wire.Resume) error {
+	id := resume.GetTicket().GetSession()
+	if nonce := resume.GetTicket().GetNonce(); nonce != s.nonce {
+		return s.lost(link, id, errors.New("the worker has restarted since"))
+	}
+	r, known := s.lookUp(id)
+	switch {
+	case r != nil:
+		if err := r.attach(link, resume); err != nil {
+			return s.lost(link, id, err)
+		}
+		return s.follow(r, link)
+	case known:
+		return s.lost(link, id, errors.New("it has ended, and its exit was not kept"))
+	}
+	return s.refuse(link, wire.Refusal_UNKNOWN_SESSION, fmt.Sprintf("session %s never came to worker %s", id, s.conf.Pod), "start the command again")
+}
+
+// lookUp finds a session, and bars one that was never seen. A session that is being
+// started is waited for.
+func (s *Supervisor) lookUp(id string) (r *run, known bool) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s.mu.Lock()
+		r, starting := s.running[id]
+		known = starting || s.known.has(id)
+		if !known {
+			s.barred.add(id)
+		}
+		s.mu.Unlock()
+		if r != nil || !starting {
+			return r, known
+		}
+		<-tick.C
+	}
+}
+
+// lost tells that a session's end is not known here.
+func (s *Supervisor) lost(link *session.Link, id string, why error) error {
+	link.Send(&wire.Frame{Kind: &wire.Frame_Lost{Lost: &wire.Lost{Message: fmt.Sprintf("session %s on worker %s: %s", id, s.conf.Pod, why)}}})
+	return link.Flush()
 }
 
 // opening is the first frame of a stream. It comes before the link dies, or never.
@@ -311,6 +397,8 @@ func (s *Supervisor) admit(start *wire.Start) (wire.Refusal, string) {
 		return wire.Refusal_BAD_START, "the session has no id"
 	case known:
 		return wire.Refusal_DUPLICATE, fmt.Sprintf("session %s is known here already", start.Session)
+	case s.barred.has(start.Session):
+		return wire.Refusal_DUPLICATE, fmt.Sprintf("session %s was given up before it came to worker %s", start.Session, s.conf.Pod)
 	case s.draining:
 		return wire.Refusal_DRAINING, fmt.Sprintf("worker %s is shutting down", s.conf.Pod)
 	case s.admitted >= s.conf.Slots:
@@ -325,6 +413,7 @@ func (s *Supervisor) admit(start *wire.Start) (wire.Refusal, string) {
 	}
 	s.admitted++
 	s.running[start.Session] = nil
+	s.known.add(start.Session)
 	select {
 	case <-s.first:
 	default:
@@ -347,8 +436,8 @@ func (s *Supervisor) begin(start *wire.Start) (*run, wire.Refusal, error) {
 	if path == "" {
 		return nil, wire.Refusal_NO_PROGRAM, fmt.Errorf("worker %s has no %s", s.conf.Pod, name)
 	}
-	if dir, err := os.Stat(string(start.Cwd)); err != nil || !dir.IsDir() {
-		return nil, wire.Refusal_BAD_START, fmt.Errorf("the working directory %q does not exist on worker %s", start.Cwd, s.conf.Pod)
+	if err := directory(string(start.Cwd)); err != nil {
+		return nil, wire.Refusal_BAD_START, fmt.Errorf("the working directory %q %w on worker %s", start.Cwd, err, s.conf.Pod)
 	}
 	p, err := s.children.start(path, start, environment(os.Environ(), start.Env))
 	if err != nil {
@@ -383,6 +472,7 @@ func (s *Supervisor) release(start *wire.Start) {
 	s.mu.Lock()
 	s.admitted--
 	delete(s.running, start.Session)
+	s.known.remove(start.Session)
 	s.mu.Unlock()
 }
 
@@ -400,7 +490,6 @@ func (s *Supervisor) settle(r *run, failed error) {
 	if s.conf.Once {
 		s.last <- ending{state.Exit, failed}
 	}
-	close(r.told)
 }
 
 // released frees the slot of a session whose process group is gone.
@@ -414,33 +503,46 @@ func (s *Supervisor) released(e *wire.Exit) {
 
 // Kill ends a session. It implements wire.SupervisorServer.
 func (s *Supervisor) Kill(ctx context.Context, q *wire.KillRequest) (*wire.KillResponse, error) {
-	r := s.find(q.Session)
-	if r != nil {
-		r.terminate(time.Duration(q.GraceMs)*time.Millisecond, wire.Cause_CAUSE_SIGNAL)
-	}
-	return &wire.KillResponse{Known: r != nil}, nil
-}
-
-// Orphan kills a session after a while unless it is attached anew. It implements
-// wire.SupervisorServer.
-func (s *Supervisor) Orphan(ctx context.Context, q *wire.OrphanRequest) (*wire.OrphanResponse, error) {
-	r := s.find(q.Session)
+	r, known := s.lookUp(q.Session)
 	if r == nil {
-		return &wire.OrphanResponse{}, nil
+		return &wire.KillResponse{Known: known, Dead: true}, nil // it is over, or may not start any more
 	}
-	timer := time.NewTimer(time.Duration(q.AfterMs) * time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		// No session is attached anew yet, so the order stands.
-		r.kill(syscall.SIGKILL, wire.Cause_CAUSE_ORPHANED)
-	case <-r.exited:
+	cause := q.Cause
+	if cause == wire.Cause_CAUSE_UNSPECIFIED {
+		cause = wire.Cause_CAUSE_SIGNAL
 	}
-	return &wire.OrphanResponse{Known: true}, nil
+	return &wire.KillResponse{Known: true, Dead: r.terminate(time.Duration(q.GraceMs)*time.Millisecond, cause)}, nil
 }
 
-func (s *Supervisor) find(id string) *run {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.running[id]
+// Orphan kills a session after a while unless it is attached anew. It does not
+// wait, so the order outlives whoever gave it. It implements wire.SupervisorServer.
+func (s *Supervisor) Orphan(ctx context.Context, q *wire.OrphanRequest) (*wire.OrphanResponse, error) {
+	r, known := s.lookUp(q.Session)
+	if r != nil {
+		r.orphaned(q.Epoch, time.Duration(q.AfterMs)*time.Millisecond)
+	}
+	return &wire.OrphanResponse{Known: known}, nil
+}
+
+// directoryBound is how long a file system may take to find a working directory.
+const directoryBound = 5 * time.Second
+
+// directory checks a working directory before the lock of all forks is taken: a
+// file system that hangs must not hold up the others.
+func directory(path string) error {
+	found := make(chan error, 1)
+	go func() { // ends when the file system answers
+		info, err := os.Stat(path)
+		if err == nil && info.IsDir() {
+			found <- nil
+			return
+		}
+		found <- errors.New("does not exist")
+	}()
+	select {
+	case err := <-found:
+		return err
+	case <-time.After(directoryBound):
+		return fmt.Errorf("did not answer within %s", directoryBound)
+	}
 }

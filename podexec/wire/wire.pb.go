@@ -1954,6 +1954,7 @@ type Description struct {
 	Pod            string                 `protobuf:"bytes,16,opt,name=pod,proto3" json:"pod,omitempty"`
 	PodUid         string                 `protobuf:"bytes,17,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
 	Node           string                 `protobuf:"bytes,18,opt,name=node,proto3" json:"node,omitempty"`
+	Resumes        bool                   `protobuf:"varint,19,opt,name=resumes,proto3" json:"resumes,omitempty"` // it keeps a session without a stream, see Start.orders
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2112,6 +2113,13 @@ func (x *Description) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *Description) GetResumes() bool {
+	if x != nil {
+		return x.Resumes
+	}
+	return false
 }
 
 type SessionState struct {
@@ -2695,7 +2703,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06remedy\x18\x03 \x01(\tR\x06remedy\" \n" +
 	"\x04Lost\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\"\x11\n" +
-	"\x0fDescribeRequest\"\x88\x04\n" +
+	"\x0fDescribeRequest\"\xa2\x04\n" +
 	"\vDescription\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12!\n" +
@@ -2715,7 +2723,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x0fffprobe_version\x18\x0f \x01(\tR\x0effprobeVersion\x12\x10\n" +
 	"\x03pod\x18\x10 \x01(\tR\x03pod\x12\x17\n" +
 	"\apod_uid\x18\x11 \x01(\tR\x06podUid\x12\x12\n" +
-	"\x04node\x18\x12 \x01(\tR\x04node\"\xe8\x01\n" +
+	"\x04node\x18\x12 \x01(\tR\x04node\x12\x18\n" +
+	"\aresumes\x18\x13 \x01(\bR\aresumes\"\xe8\x01\n" +
 	"\fSessionState\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
 	"\x06record\x18\x02 \x01(\fR\x06record\x12\x10\n" +
