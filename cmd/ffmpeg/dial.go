@@ -189,6 +189,13 @@ func (b *breakage) failure(address string) *failure {
 	return nil
 }
 
+// unreachable tells whether nobody answered at all.
+func (b *breakage) unreachable() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dialling != nil
+}
+
 // dialReason drops what the line says already.
 func dialReason(err error) string {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {

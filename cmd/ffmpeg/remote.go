@@ -5,12 +5,8 @@ import (
 	"errors"
 	"io"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/ffpod/ffpod/cmd/ffmpeg/decision"
 	"github.com/ffpod/ffpod/podexec/session"
@@ -49,66 +45,95 @@ func (s *shim) remote() int {
 	case end.begun:
 		s.log("lost", end.why.why)
 		return fail(string(s.program), *end.why)
+	case end.fenced: // another writes its outputs: it would not be alone here either
+		s.log("nowhere", end.why.why)
+		return fail(string(s.program), *end.why)
 	}
 	return s.instead(*end.why)
 }
 
 // ending is how a session ended: with an exit, or with a reason why not.
 type ending struct {
-	exit  *wire.Exit
-	here  bool // the scheduler wants it to run here
-	begun bool // the program may have run
-	why   *failure
+	exit   *wire.Exit
+	here   bool // the scheduler wants it to run here
+	begun  bool // the program may have run
+	fenced bool // a newer writer of its outputs has come
+	why    *failure
 }
 
-// session runs one session to its end.
+// session runs the command as one session, and asks anew with another for as long
+// as nothing has started and the scheduler may be about to come back.
 func (s *shim) session(ctx context.Context, cancel context.CancelCauseFunc, caught *signals) ending {
 	start, err := s.request()
 	if err != nil {
 		return ending{why: &failure{what: "this process cannot be described to a worker", why: err.Error(), remedy: "run it in an existing directory with /proc mounted"}}
 	}
-	way, bad := dial(s.settings)
-	if bad != nil {
-		return ending{why: bad}
-	}
-	defer way.conn.Close()
-	s.log("remote", "session "+start.Session+" on "+way.address)
-
 	line := newNotice(s.program, s.command.Kind)
 	defer line.end()
-	var placed atomic.Pointer[wire.Ticket]
-	if s.settings.Wait > 0 {
-		belt := time.AfterFunc(s.settings.Wait+dialBound, func() {
-			if placed.Load() == nil {
-				cancel(errWaited)
-			}
-		})
-		defer belt.Stop()
-	}
-	raw, err := wire.NewRunnerClient(way.conn).Run(ctx)
-	if err != nil {
-		return ending{why: way.whyNot(ctx, err)}
-	}
 	keys := s.keys(caught)
 	defer keys.stop()
-	stream := &watched{Stream: raw, ctx: ctx, ended: make(chan struct{})}
+	if s.settings.Wait > 0 {
+		belt := time.AfterFunc(s.settings.Wait+dialBound, func() { caught.abandon(errWaited) })
+		defer belt.Stop()
+	}
+	t := &trial{shim: s, start: start, line: line, keys: keys, caught: caught}
+	for patience := newPatience(); ; {
+		end, again := t.run(ctx)
+		if !again || !patience.wait(ctx, t.heard) {
+			return end
+		}
+		line.progress(&wire.Progress{Reason: "trying again: " + end.why.what + ": " + end.why.why})
+		start.Session = newSession(time.Now())
+		start.WaitMs = patience.left(s.settings.Wait)
+	}
+}
+
+// trial is one session after another of one command, of which at most one starts.
+type trial struct {
+	*shim
+	start  *wire.Start
+	line   *notice
+	keys   *keys
+	caught *signals
+	heard  time.Time // when a scheduler that had answered was last there
+}
+
+// run runs one session to its end. again: nothing has started, and another try
+// may find what was missing.
+func (t *trial) run(ctx context.Context) (end ending, again bool) {
+	way := &route{settings: t.settings}
+	defer way.close()
+	var placed *wire.Ticket
+	heard := false
 	client := &session.Client{
-		Start: start, Stdin: s.stdin(), Stdout: os.Stdout, Stderr: os.Stderr,
-		Signals:    caught.forward,
-		OnProgress: line.progress,
-		OnTicket:   func(t *wire.Ticket) { placed.Store(t) },
-		OnStarted: func(*wire.Started) {
-			line.end()
-			caught.begin()
-			keys.stop() // from here on they are the program's
+		Open: way.open, Start: t.start, Stdin: t.stdin(), Stdout: os.Stdout, Stderr: os.Stderr,
+		Signals: t.caught.forward,
+		OnProgress: func(p *wire.Progress) {
+			heard = true
+			t.caught.rewind() // a worker that refused is no start
+			t.line.progress(p)
 		},
-		OnExit: func(*wire.Exit) { caught.end() },
+		OnTicket: func(ticket *wire.Ticket) {
+			placed = ticket
+			t.caught.begin() // from here on they are the program's
+		},
+		OnStarted: func(*wire.Started) {
+			t.line.end()
+			t.keys.stop()
+		},
+		OnBroken:  func(why error) { t.log("resume", "session "+t.start.Session+": "+why.Error()) },
+		OnResumed: func() { t.log("resumed", "session "+t.start.Session) },
+		OnExit:    func(*wire.Exit) { t.caught.end() },
 	}
-	exit, err := client.Run(ctx, stream)
+	t.log("remote", "session "+t.start.Session)
+	exit, err := client.Run(ctx)
 	if err == nil {
-		return ending{exit: exit}
+		return ending{exit: exit}, false
 	}
-	return s.judge(ctx, way, err, start.Session, placed.Load())
+	if heard {
+		t.heard = time.Now()
+	}
+	return t.judge(ctx, way, err, placed)
 }
 
 // stdin is nil for a program that does not read it: the caller's next command
@@ -130,58 +155,36 @@ func (s *shim) keys(caught *signals) *keys {
 }
 
 // judge tells the failures apart by what they allow: a session that never
-// started may still run here, a lost one never again.
-func (s *shim) judge(ctx context.Context, way *link, err error, id string, t *wire.Ticket) ending {
+// started may still run, a lost one never again.
+func (t *trial) judge(ctx context.Context, way *route, err error, placed *wire.Ticket) (end ending, again bool) {
 	if refused, ok := errors.AsType[*session.RefusedError](err); ok {
-		if refused.Refusal == wire.Refusal_LOCAL && s.settings.Mode != ffmpeg.ForceRemote {
-			return ending{here: true}
+		t.caught.rewind()
+		if refused.Refusal == wire.Refusal_LOCAL && t.settings.Mode != ffmpeg.ForceRemote {
+			return ending{here: true}, false
 		}
-		return ending{why: &failure{what: "scheduler " + way.address + " refused the session", why: refused.Message, remedy: refused.Remedy}}
+		// The scheduler goes, or its worker has never heard of the session.
+		again = refused.Refusal == wire.Refusal_DRAINING || refused.Refusal == wire.Refusal_UNKNOWN_SESSION
+		if again && t.heard.IsZero() {
+			t.heard = time.Now()
+		}
+		return ending{
+			fenced: refused.Refusal == wire.Refusal_FENCED,
+			why:    &failure{what: "scheduler " + way.address() + " refused the session", why: refused.Message, remedy: refused.Remedy},
+		}, again
 	}
 	lost, ok := errors.AsType[*session.LostError](err)
 	if ok && !lost.MayHaveStarted {
-		cause := lost.Cause
-		if end, ok := errors.AsType[*streamError](err); ok {
-			cause = end.err
-		}
-		return ending{why: way.whyNot(ctx, cause)}
+		why, again := way.whyNot(ctx, lost.Cause)
+		return ending{why: why}, again
 	}
-	where := "session " + id
-	if t != nil {
-		where += " on worker " + t.Pod
+	where := "session " + t.start.Session
+	if placed != nil {
+		where += " on worker " + placed.Pod
 	}
 	return ending{begun: true, why: &failure{
 		what: where + " was lost", why: err.Error(),
 		remedy: "its outputs may be incomplete and it was not run again: check the scheduler and the worker, then repeat the command",
-	}}
-}
-
-// whyNot words the end of a stream on which nothing was started.
-func (l *link) whyNot(ctx context.Context, err error) *failure {
-	if cause := context.Cause(ctx); cause != nil {
-		return &failure{what: "scheduler " + l.address, why: cause.Error(), remedy: "scale the class up or raise FFPOD_WAIT"}
-	}
-	if f := l.broken.failure(l.address); f != nil {
-		return f
-	}
-	st, _ := status.FromError(err)
-	switch st.Code() {
-	case codes.Unauthenticated:
-		return &failure{
-			what: "scheduler " + l.address + " refused the token", why: st.Message(),
-			remedy: "check the token's audience (ffpod), its ServiceAccount and FFPOD_TOKEN_FILE",
-		}
-	case codes.PermissionDenied:
-		return &failure{
-			what: "scheduler " + l.address + " refused the caller", why: st.Message(),
-			remedy: "allow its ServiceAccount in the scheduler's configuration",
-		}
-	case codes.Unimplemented:
-		return &failure{what: l.address + " is no ffpod scheduler", why: st.Message(), remedy: "correct FFPOD_ADDRESS"}
-	case codes.OK, codes.Unknown:
-		return &failure{what: "scheduler " + l.address + " ended the session before it began", why: err.Error(), remedy: remedyPod}
-	}
-	return &failure{what: "scheduler " + l.address + " ended the session before it began", why: st.Message(), remedy: remedyPod}
+	}}, false
 }
 
 // instead runs what never started here, or says why that may not be.
@@ -225,6 +228,8 @@ func worded(c wire.Cause) failure {
 		return failure{what: "the worker ended it", why: "it ran out of memory", remedy: "raise the memory limit of its class or lower its slots"}
 	case wire.Cause_CAUSE_SHUTDOWN:
 		return failure{what: "the worker ended it", why: "its pod was deleted", remedy: "run it again"}
+	case wire.Cause_CAUSE_FENCED:
+		return failure{what: "the worker ended it", why: "a newer session writes the same outputs", remedy: "give each its own"}
 	case wire.Cause_CAUSE_ORPHANED:
 		return failure{what: "the worker ended it", why: "the connection to this process was lost for too long", remedy: "check the scheduler, then run it again"}
 	}

@@ -43,6 +43,7 @@ func (s *shim) request() (*wire.Start, error) {
 		Class:   s.settings.Class,
 		WaitMs:  uint32(s.settings.Wait.Milliseconds()),
 		Nice:    niceness(),
+		Resumes: true,
 	}
 	if s.program == ffmpeg.FFprobe {
 		start.Program = wire.Program_FFPROBE

@@ -34,6 +34,7 @@ type signals struct {
 	mu      sync.Mutex
 	started bool
 	ended   bool
+	given   error          // the caller wanted to stop when the program was about to start
 	fatal   syscall.Signal // the first that ended the session before its start
 }
 
@@ -101,16 +102,45 @@ func ends(sig syscall.Signal) bool { return sig != syscall.SIGWINCH && sig != sy
 func (s *signals) abandon(cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.started {
-		s.cancel(cause)
+	if s.started {
+		s.given = cause
+		return
 	}
+	s.cancel(cause)
 }
 
-// begin says that the program runs.
+// begin says that the program may run from now on: whoever ends the session now
+// would leave it behind.
 func (s *signals) begin() {
 	s.mu.Lock()
 	s.started = true
 	s.mu.Unlock()
+}
+
+// rewind says that it has not started after all. What came meanwhile ends the
+// session now.
+func (s *signals) rewind() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.started {
+		return
+	}
+	s.started, s.ended = false, false
+	for {
+		select {
+		case sig := <-s.forward:
+			if ends(sig) && s.fatal == 0 {
+				s.fatal = sig
+				s.cancel(errSignalled)
+			}
+			continue
+		default:
+		}
+		break
+	}
+	if s.given != nil {
+		s.cancel(s.given)
+	}
 }
 
 // end says that the program has ended, or is lost.
