@@ -44,17 +44,23 @@ func (r *run) outcome(err error) outcome {
 		return exited(r.exit)
 	case isRefused:
 		return refusal(refused)
-	case errors.Is(err, session.ErrShimGone) && !r.begun:
+	case errors.Is(err, session.ErrShimGone) && !r.begun.Load():
 		return outcome{state: store.Refused, word: "cancelled", cause: err.Error()}
 	case errors.Is(err, session.ErrShimGone):
 		return outcome{state: store.Lost, word: "lost", cause: err.Error() + "; ffmpeg was killed"}
-	case errors.Is(err, errDraining) && !r.begun:
+	case errors.Is(err, errFenced) && !r.begun.Load():
+		refused, _ := errors.AsType[*session.RefusedError](fencedOff())
+		return refusal(refused)
+	case errors.Is(err, errDraining) && !r.begun.Load():
 		return refusal(refuse(wire.Refusal_DRAINING, "run the command again", "%s", err))
-	case !r.begun:
+	case !r.begun.Load():
 		return refusal(refuse(wire.Refusal_WORKER, "look at the scheduler's log", "%s", err))
 	}
-	return outcome{state: store.Lost, word: "lost", cause: err.Error(),
-		frame: &wire.Frame{Kind: &wire.Frame_Lost{Lost: &wire.Lost{Message: err.Error()}}}}
+	return outcome{state: store.Lost, word: "lost", cause: err.Error(), frame: lostFrame(err)}
+}
+
+func lostFrame(err error) *wire.Frame {
+	return &wire.Frame{Kind: &wire.Frame_Lost{Lost: &wire.Lost{Message: err.Error()}}}
 }
 
 func refusal(e *session.RefusedError) outcome {
@@ -80,6 +86,8 @@ func exited(e *wire.Exit) outcome {
 		out.cause = "the worker ran out of memory"
 	case wire.Cause_CAUSE_SHUTDOWN:
 		out.cause = "the worker's pod was deleted"
+	case wire.Cause_CAUSE_FENCED:
+		out.cause = errFenced.Error()
 	}
 	return out
 }
@@ -90,7 +98,7 @@ func (r *run) audit(out outcome) {
 		zap.String("session", r.id),
 		zap.String("caller", r.caller.Namespace+"/"+r.caller.ServiceAccount),
 		zap.String("callerPod", r.caller.Pod),
-		zap.String("kind", string(r.command.Kind)),
+		zap.String("kind", r.kind),
 		zap.String("policy", string(r.policy)),
 		zap.String("class", r.decision.Class),
 		zap.String("worker", r.worker.Pod),

@@ -14,6 +14,11 @@ type Metrics struct {
 	sessions *prometheus.CounterVec
 	waits    prometheus.Histogram
 	starts   *prometheus.HistogramVec
+	resumes  prometheus.Counter
+	detached prometheus.Counter
+	orphans  prometheus.Counter
+	fenced   prometheus.Counter
+	stuck    prometheus.Gauge
 }
 
 // NewMetrics returns metrics that count from zero.
@@ -29,11 +34,21 @@ func NewMetrics() *Metrics {
 			Help: "From asking to the grant of a worker.", Buckets: seconds}),
 		starts: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "ffpod_start_seconds",
 			Help: "From asking to the start of the process, by placement.", Buckets: seconds}, []string{"placement"}),
+		resumes: prometheus.NewCounter(prometheus.CounterOpts{Name: "ffpod_resumes_total",
+			Help: "Streams that carried a running session on."}),
+		detached: prometheus.NewCounter(prometheus.CounterOpts{Name: "ffpod_detached_total",
+			Help: "Streams that were ended while their session went on, for the shim to resume it."}),
+		orphans: prometheus.NewCounter(prometheus.CounterOpts{Name: "ffpod_orphans_total",
+			Help: "Orders to workers to kill a session unless somebody resumes it."}),
+		fenced: prometheus.NewCounter(prometheus.CounterOpts{Name: "ffpod_fenced_total",
+			Help: "Sessions that were ended because a newer one writes the same outputs."}),
+		stuck: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ffpod_sessions_stuck",
+			Help: "Killed sessions whose process the kernel does not let go."}),
 	}
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.queue, m.running, m.sessions, m.waits, m.starts}
+	return []prometheus.Collector{m.queue, m.running, m.sessions, m.waits, m.starts, m.resumes, m.detached, m.orphans, m.fenced, m.stuck}
 }
 
 // Describe implements prometheus.Collector.

@@ -20,28 +20,39 @@ import (
 // Session ids become labels and parts of names.
 var sessionID = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?$`)
 
-// parse reads Start and understands its command line, without changing it.
-func (r *run) parse(ctx context.Context) error {
+// opening reads the first frame.
+func (r *run) opening(ctx context.Context) (*wire.Frame, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%w: no Start came within %s", session.ErrShimGone, startTimeout))
 	defer cancel()
-	start, err := r.relay.Start(ctx)
+	first, err := r.relay.Opening(ctx)
 	if _, broken := errors.AsType[*session.ProtocolError](err); broken {
-		return refuse(wire.Refusal_BAD_START, "use the shim of this release", "%s", err)
+		return nil, refuse(wire.Refusal_BAD_START, "use the shim of this release", "%s", err)
 	}
-	if err != nil {
+	return first, err
+}
+
+// parse understands the command line of a Start, without changing it.
+func (r *run) parse(start *wire.Start) error {
+	r.start, r.resumes = start, start.GetResumes()
+	if err := r.name(start.GetSession()); err != nil {
 		return err
 	}
-	r.start = start
-	if !sessionID.MatchString(r.start.GetSession()) {
-		return refuse(wire.Refusal_BAD_START, "use lower-case letters, digits and dashes, at most 48", "session id %.60q cannot be used in names", r.start.GetSession())
-	}
-	r.id = r.start.GetSession()
 	if p := r.start.GetProgram(); p != wire.Program_FFMPEG && p != wire.Program_FFPROBE {
 		return refuse(wire.Refusal_BAD_START, "use the shim of this release", "program %d is neither ffmpeg nor ffprobe", p)
 	}
 	r.start.Env = session.ForwardedEnv(r.start.GetEnv())
 	r.command = parseArgv(r.start)
+	r.kind, r.outputs = string(r.command.Kind), outputs(r.command)
 	return r.wants()
+}
+
+// name takes the session's id.
+func (r *run) name(id string) error {
+	if !sessionID.MatchString(id) {
+		return refuse(wire.Refusal_BAD_START, "use lower-case letters, digits and dashes, at most 48", "session id %.60q cannot be used in names", id)
+	}
+	r.id = id
+	return nil
 }
 
 func parseArgv(s *wire.Start) ffmpeg.Command {
@@ -78,7 +89,7 @@ func (r *run) wants() error {
 // admit puts the session at the end of the queue.
 func (r *run) admit(ctx context.Context) error {
 	err := r.sched.cfg.Store.Add(ctx, store.Session{
-		ID: r.id, Caller: r.caller, Kind: string(r.command.Kind), WantClass: r.start.GetClass(), Policy: string(r.policy),
+		ID: r.id, Caller: r.caller, Kind: r.kind, WantClass: r.start.GetClass(), Policy: string(r.policy),
 		Hardware: r.hardware, Build: r.start.GetBuild(),
 	})
 	switch {
@@ -90,13 +101,16 @@ func (r *run) admit(ctx context.Context) error {
 		return fmt.Errorf("admit session %s: %w", r.id, err)
 	}
 	r.state = store.Queued
+	r.sched.mu.Lock()
+	r.sched.sessions[r.id] = r
+	r.sched.mu.Unlock()
 	return nil
 }
 
 // request is what placement needs to know.
 func (r *run) request() placement.Request {
 	return placement.Request{
-		Kind: string(r.command.Kind), Class: r.start.GetClass(), Hardware: r.hardware,
+		Kind: r.kind, Class: r.start.GetClass(), Hardware: r.hardware,
 		Build: r.start.GetBuild(), SameBuild: r.sched.cfg.SameBuild, Avoid: r.avoid,
 	}
 }
@@ -159,12 +173,42 @@ const (
 )
 
 func (r *run) record() ([]byte, error) {
-	rec := Record{V: 1, Caller: r.caller, Kind: string(r.command.Kind), Class: r.worker.Class, Policy: string(r.policy), Asked: r.asked.UTC()}
-	size := 0
-	for _, key := range r.command.OutputKeys() {
-		if size += len(key); len(rec.Outputs) < maxOutputs && size <= maxRecord {
-			rec.Outputs = append(rec.Outputs, []byte(key))
-		}
+	rec := Record{V: 1, Caller: r.caller, Kind: r.kind, Class: r.worker.Class, Policy: string(r.policy), Asked: r.asked.UTC()}
+	for _, key := range r.outputs {
+		rec.Outputs = append(rec.Outputs, []byte(key))
 	}
 	return json.Marshal(rec)
+}
+
+// outputs are the keys of what a command writes, as far as they are fenced.
+func outputs(c ffmpeg.Command) (keys []string) {
+	size := 0
+	for _, key := range c.OutputKeys() {
+		if size += len(key); len(keys) < maxOutputs && size <= maxRecord {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// readRecord reads what a worker has kept. Its error is that of a worker whose
+// sessions are not this scheduler's.
+func readRecord(b []byte) (Record, error) {
+	var rec Record
+	if err := json.Unmarshal(b, &rec); err != nil {
+		return Record{}, fmt.Errorf("read the record of a session: %w", err)
+	}
+	if rec.V != 1 {
+		return Record{}, fmt.Errorf("read the record of a session: version %d is not known here", rec.V)
+	}
+	return rec, nil
+}
+
+// keys are the record's outputs as the fences know them.
+func (r Record) keys() []string {
+	keys := make([]string, len(r.Outputs))
+	for i, o := range r.Outputs {
+		keys[i] = string(o)
+	}
+	return keys
 }

@@ -22,18 +22,26 @@ import (
 // run is one session in Serve. Its fields belong to the goroutine of Serve but
 // for what is said.
 type run struct {
-	sched  *Scheduler
-	caller store.Caller
-	asked  time.Time
-	cancel context.CancelCauseFunc // any goroutine
-	link   *session.Link           // to the shim
-	relay  *session.Relay
-	heard  chan struct{} // closed when nobody listens for the shim's end any more
+	sched   *Scheduler
+	caller  store.Caller
+	asked   time.Time
+	leave   context.CancelCauseFunc // ends this run of the session; any goroutine
+	cancel  context.CancelCauseFunc // ends its stream; any goroutine
+	stop    func() bool
+	counted bool          // by Scheduler.serving
+	over    chan struct{} // closed when nothing of it runs here any more
+	link    *session.Link // to the shim
+	relay   *session.Relay
+	heard   chan struct{} // closed when nobody listens for the shim's end any more
 
-	// Of Start.
+	// Of Start, or of the worker's record.
 	id       string
-	start    *wire.Start
+	start    *wire.Start // nil for a session that was resumed
 	command  ffmpeg.Command
+	kind     string
+	outputs  []string // keys
+	claimed  bool     // they are fenced in this session's name
+	resumes  bool     // the shim dials again when its stream ends
 	policy   placement.Policy
 	hardware []string
 	deadline time.Time // for the wait
@@ -46,10 +54,11 @@ type run struct {
 	// Of the present placement.
 	avoid    map[string]time.Time // read by the dispatcher while the session waits
 	decision placement.Decision
-	held     *lease.Lease // nil once given back
-	worker   lease.Worker // of the last lease
-	build    string       // of its ffmpeg, if known
-	begun    bool         // Start was sent to a worker that has not refused it
+	held     *lease.Lease  // nil once given back
+	worker   lease.Worker  // of the last lease
+	build    string        // of its ffmpeg, if known
+	begun    atomic.Bool   // Start was sent to a worker that has not refused it
+	epoch    atomic.Uint64 // of the stream to the worker
 	attempts int
 	failure  error // of the last attempt
 
@@ -136,6 +145,15 @@ func (r *run) hold(l *lease.Lease, build string) {
 	r.held, r.worker, r.build, r.times.ready = l, l.Worker(), build, r.now()
 }
 
+// grace is how long the worker keeps the session without a stream: 0 for one, or
+// for a shim, of a release that ends a session with its stream.
+func (r *run) grace() uint32 {
+	if !r.worker.Resumes || !r.resumes {
+		return 0
+	}
+	return uint32(r.sched.cfg.Grace.Milliseconds())
+}
+
 // ticket gives the shim its ticket and waits until it holds it.
 func (r *run) ticket(ctx context.Context) error {
 	w := r.worker
@@ -144,6 +162,7 @@ func (r *run) ticket(ctx context.Context) error {
 	err := r.relay.Ticket(ctx, &wire.Ticket{
 		Session: r.id, Namespace: r.sched.cfg.Namespace, Pod: w.Pod, PodUid: w.PodUID, Nonce: w.Nonce,
 		Class: w.Class, Node: w.Node, Placement: string(r.decision.Verdict), Reason: r.decision.Reason,
+		GraceMs: r.grace(),
 	})
 	if err != nil {
 		return err
@@ -154,159 +173,6 @@ func (r *run) ticket(ctx context.Context) error {
 	default:
 		return nil
 	}
-}
-
-// execute sends Start to the worker and passes frames until the end is known.
-func (r *run) execute(ctx context.Context) error {
-	w := r.worker
-	record, err := r.record()
-	if err != nil {
-		return fmt.Errorf("write the record of session %s: %w", r.id, err)
-	}
-	whole := ctx // of the session
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stream, err := r.held.Runner().Run(ctx)
-	if err != nil { // nothing was sent
-		return &elsewhere{cause: fmt.Errorf("open a stream to worker %s: %w", w.Pod, err), avoid: w.Pod, span: avoidWorker}
-	}
-	if !r.move(ctx, store.Starting, store.Move{Right: &store.Right{Class: w.Class, Worker: w.Pod + "/" + w.Nonce, Pod: w.Pod, Node: w.Node}}) {
-		return fmt.Errorf("start session %s: the store knows it in another state", r.id)
-	}
-	r.times.starting, r.begun, r.started = r.now(), true, make(chan struct{})
-	running := r.sched.cfg.Metrics.running.WithLabelValues(string(r.decision.Verdict))
-	running.Inc()
-	defer running.Dec()
-	opts := r.sched.cfg.Link
-	opts.Cancel = func() { cancel(fmt.Errorf("worker %s is silent, or takes nothing more", w.Pod)) }
-	link := session.NewLink(stream, opts)
-	defer link.Close()
-	watched := make(chan struct{})
-	go func() { defer close(watched); r.watch(ctx, cancel) }()
-	r.start.Record, r.start.GraceMs = record, uint32(r.sched.cfg.Grace.Milliseconds())
-	r.exit, err = r.relay.Run(ctx, link, r.start)
-	if r.exit != nil && err == nil {
-		link.Close()
-		bye(stream)
-	}
-	cancel(nil)
-	<-watched
-	r.runsNow(ctx)
-	return r.ended(whole, err)
-}
-
-// watch notes the start and ends the relay when the worker is gone.
-func (r *run) watch(ctx context.Context, cancel context.CancelCauseFunc) {
-	started := r.started
-	for {
-		select {
-		case <-started:
-			r.runsNow(ctx)
-			started = nil
-		case <-r.held.Done():
-			cancel(r.held.Cause())
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// runsNow notes that the process runs, once.
-func (r *run) runsNow(ctx context.Context) {
-	if at := r.runs.Load(); at != 0 && r.state == store.Starting {
-		r.times.running = time.Unix(0, at)
-		r.move(ctx, store.Running, store.Move{})
-	}
-}
-
-// observe counts. It is called by two goroutines, one per direction.
-func (r *run) observe(f *wire.Frame, bytes int, fromWorker bool) {
-	switch k := f.Kind.(type) {
-	case *wire.Frame_Data:
-		if fromWorker == (k.Data.GetPipe() == wire.Pipe_STDIN) {
-			return // nobody's to send
-		}
-		end := k.Data.GetOffset() + uint64(bytes)
-		switch k.Data.GetPipe() {
-		case wire.Pipe_STDIN:
-			r.bytes.stdin.Store(end)
-		case wire.Pipe_STDOUT:
-			r.bytes.stdout.Store(end)
-		case wire.Pipe_STDERR:
-			r.bytes.stderr.Store(end)
-		}
-	case *wire.Frame_Started:
-		if !fromWorker {
-			return
-		}
-		select {
-		case <-r.started: // a worker says it once
-		default:
-			r.runs.Store(r.now().UnixNano())
-			close(r.started)
-		}
-	}
-}
-
-// bye lets the worker end the stream whose exit is acknowledged: cancelling it
-// could overtake the acknowledgement.
-func bye(stream wire.Runner_RunClient) {
-	_ = stream.CloseSend()
-	timeout := time.NewTimer(byeTimeout)
-	defer timeout.Stop()
-	select {
-	case <-stream.Context().Done():
-	case <-timeout.C:
-	}
-}
-
-// ended makes of a relay's error what it means for the session.
-func (r *run) ended(ctx context.Context, err error) error {
-	if r.exit != nil {
-		return nil // the end is known, whoever else went away
-	}
-	if ctx.Err() != nil {
-		// The shim is gone, or this process goes. That ends the worker's stream
-		// too, and which of the two the relay noticed first says nothing.
-		return context.Cause(ctx)
-	}
-	w := r.worker
-	if refused, ok := errors.AsType[*session.RefusedError](err); ok {
-		r.begun = false
-		if refused.Refusal == wire.Refusal_NO_SLOT || refused.Refusal == wire.Refusal_DRAINING {
-			return &elsewhere{cause: err, avoid: w.Pod, span: avoidWorker}
-		}
-		return refused
-	}
-	if errors.Is(err, session.ErrShimGone) || errors.Is(err, errDraining) {
-		return err
-	}
-	// Kubernetes knows a better reason than the end of a stream, a little later.
-	timeout := time.NewTimer(causeTimeout)
-	defer timeout.Stop()
-	select {
-	case <-r.held.Done():
-		err = r.held.Cause()
-	case <-ctx.Done():
-	case <-timeout.C:
-	}
-	return &session.LostError{Cause: err, MayHaveStarted: true} // who reports it names the worker
-}
-
-// giveBack ends the lease: Release when the worker's slot is free for certain.
-func (r *run) giveBack(err error) {
-	refused, _ := errors.AsType[*session.RefusedError](err)
-	full, _ := errors.AsType[*elsewhere](err)
-	untouched := !r.begun && r.times.starting.IsZero()
-	switch {
-	case r.exit != nil, r.worker.Job == "" && (untouched || refused != nil && full == nil):
-		r.held.Release()
-	default:
-		r.held.Destroy()
-	}
-	r.held = nil
-	r.sched.nudge()
 }
 
 // again returns the session to its place in the queue if nothing has started.

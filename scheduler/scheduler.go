@@ -11,10 +11,11 @@ import (
 
 	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/channels"
 	"github.com/ffpod/ffpod/scheduler/class"
+	"github.com/ffpod/ffpod/scheduler/fence"
 	"github.com/ffpod/ffpod/scheduler/lease"
 	"github.com/ffpod/ffpod/scheduler/placement"
-	"github.com/ffpod/ffpod/scheduler/pool"
 	"github.com/ffpod/ffpod/scheduler/store"
 )
 
@@ -26,15 +27,24 @@ type classes interface {
 }
 
 type workers interface {
-	Workers() []pool.WorkerState
+	reachable
 	Lease(pod, nonce, session string) (*lease.Lease, error)
 	Changed() <-chan struct{}
 }
 
 type jobs interface {
+	reachable
 	Launch(ctx context.Context, c class.Class, session string, progress func(reason string)) (*lease.Lease, error)
 	Active(class string) int
 	Changed() <-chan struct{}
+}
+
+// reachable are workers that run sessions already, also those of an earlier
+// scheduler.
+type reachable interface {
+	Workers() []channels.WorkerState
+	Resume(ctx context.Context, pod, podUID, nonce, session string) (*lease.Lease, *wire.SessionState, error)
+	Supervisor(ctx context.Context, pod, podUID, nonce string) (wire.SupervisorClient, error)
 }
 
 // Config of a Scheduler.
@@ -58,7 +68,7 @@ type Config struct {
 	// answers. Defaults to 3 m.
 	JobStart time.Duration
 	// Grace is how long a worker keeps a session to which nobody is attached.
-	// Zero: the worker's own default.
+	// Defaults to 5 m.
 	Grace time.Duration
 	// Link are the bounds of both hops. Defaults to the protocol's.
 	Link session.LinkOptions
@@ -78,24 +88,38 @@ const (
 	avoidWorker  = 5 * time.Second  // after it refused
 	avoidJobs    = 20 * time.Second // of a class, after one did not start
 	pollInterval = time.Second      // of the dispatcher while sessions wait
+
+	defaultGrace = 5 * time.Minute        // of a session with no stream, when the configuration says nothing
+	afterGrace   = 40 * time.Second       // until it is dead for certain, see session.Client
+	shimGone     = 120 * time.Millisecond // for a living shim to dial again
+	shimSilent   = 20 * time.Second       // for one whose worker could not be reached
 )
 
-// errDraining is why a session's context ends when this process must. The other
-// cause is session.ErrShimGone.
-var errDraining = errors.New("the scheduler is shutting down")
+// Why a session's contexts end. The other cause is session.ErrShimGone.
+var (
+	errDraining   = errors.New("the scheduler is shutting down")
+	errSuperseded = errors.New("another stream has the session")
+	errFenced     = errors.New("a newer session writes the same outputs")
+)
 
 // Scheduler runs sessions. It owns the dispatcher (Run) and the goroutines of
 // the sessions in Serve; Drain ends and awaits the latter.
 type Scheduler struct {
-	cfg  Config
-	log  *zap.Logger
-	wake chan struct{}
+	cfg    Config
+	log    *zap.Logger
+	wake   chan struct{}
+	fences *fence.Table
+	begun  time.Time
 
-	serving sync.WaitGroup
+	serving  sync.WaitGroup // sessions, and orders about them
+	stopping chan struct{}  // closed by Drain
 
 	mu       sync.Mutex
 	draining bool
-	live     map[*run]context.CancelCauseFunc
+	live     map[*run]struct{}
+	sessions map[string]*run         // of live, by id
+	adopted  map[string]lease.Worker // sessions of other schedulers, by the workers' word
+	ordered  map[string]bool         // of those, the ones that are being orphaned
 	waiters  map[string]*waiter
 	granted  map[string]int // Jobs granted but not yet given to Jobs, by class
 }
@@ -123,27 +147,52 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics()
 	}
+	if cfg.Grace == 0 {
+		cfg.Grace = defaultGrace
+	}
 	return &Scheduler{
-		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1),
-		live: map[*run]context.CancelCauseFunc{}, waiters: map[string]*waiter{}, granted: map[string]int{},
+		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), fences: fence.New(), begun: time.Now(), stopping: make(chan struct{}),
+		live: map[*run]struct{}{}, sessions: map[string]*run{}, adopted: map[string]lease.Worker{}, ordered: map[string]bool{},
+		waiters: map[string]*waiter{}, granted: map[string]int{},
 	}, nil
 }
 
-// Serve runs one session of an authenticated caller over its stream, and returns
-// when the session is over for this process: the shim was told how, in frames.
+// Serve runs one session of an authenticated caller over its stream, or goes on
+// with one, and returns when this stream is over: the shim was told how, in frames.
 // The stream's own end is the caller's of Serve: it must come right after, or a
 // goroutine stays in Recv. ctx must end with the stream.
 func (s *Scheduler) Serve(ctx context.Context, caller store.Caller, stream session.Stream) {
 	// 1. Authenticate: whoever calls Serve has done it.
-	r := &run{sched: s, caller: caller, asked: s.cfg.Now(), avoid: map[string]time.Time{}}
-	ctx, leave := s.enter(ctx, r)
-	defer leave()
+	r := &run{sched: s, caller: caller, asked: s.cfg.Now(), avoid: map[string]time.Time{}, over: make(chan struct{})}
+	life, ctx := s.enter(ctx, r)
 	r.listen(stream)
-	defer r.hangUp()
+	err := r.serve(ctx)
+	after := r.end(life, err) // 9. tell the shim, the store and the audit log
+	r.hangUp()
+	if after == nil {
+		s.leave(r)
+		return
+	}
+	go func() { // Drain waits for it
+		defer s.leave(r)
+		after()
+	}()
+}
 
-	err := r.parse(ctx) // 2. Start, argv and what is asked for
-	if err == nil {
+// serve is a session from its first frame to its end, or to that of its stream.
+func (r *run) serve(ctx context.Context) error {
+	first, err := r.opening(ctx)
+	switch {
+	case err != nil:
+		return err
+	case first.GetResume() != nil:
+		return r.resume(ctx, first.GetResume())
+	}
+	if err = r.parse(first.GetStart()); err == nil { // 2. Start, argv and what is asked for
 		err = r.admit(ctx) // 3. into the store, at the end of the queue
+	}
+	if err == nil {
+		err = r.claim(ctx) // whoever writes the same outputs ends first
 	}
 	for err == nil {
 		var won grant
@@ -152,26 +201,30 @@ func (s *Scheduler) Serve(ctx context.Context, caller store.Caller, stream sessi
 		}
 		if err = r.lease(ctx, won); err == nil { // 5. a warm slot is held already, a Job is launched
 			if err = r.ticket(ctx); err == nil { // 6. the shim holds its ticket before anything starts
-				err = r.execute(ctx) // 7. Start, then bytes both ways until the exit
+				err = r.execute(ctx, &wire.Frame{Kind: &wire.Frame_Start{Start: r.start}}) // 7. bytes both ways until the exit
 			}
-			r.giveBack(err) // 8. Release or Destroy
+			r.giveBack(err) // 8. Release, Leave or Destroy
 		}
 		if r.exit != nil {
 			break
 		}
 		err = r.again(ctx, err) // to 4, when nothing has started and there is hope
 	}
-	r.finish(ctx, err) // 9. tell the shim, the store and the audit log
+	return err
 }
 
 // Run places sessions until ctx is done. It is called once.
 func (s *Scheduler) Run(ctx context.Context) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
+	look := time.NewTicker(reconcileInterval)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look.C:
+			s.reconcile()
 		case <-s.wake:
 		case <-s.cfg.Pool.Changed():
 		case <-s.cfg.Classes.Changed():
@@ -184,14 +237,18 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 }
 
-// Drain refuses new sessions, detaches the live ones, and waits for their
-// goroutines until ctx is done. It waits for no ffmpeg.
+// Drain refuses new sessions, leaves the live ones to whichever scheduler their
+// shims find next, and waits for their goroutines until ctx is done. It ends no
+// ffmpeg.
 func (s *Scheduler) Drain(ctx context.Context) error {
 	s.mu.Lock()
+	if !s.draining {
+		close(s.stopping)
+	}
 	s.draining = true
 	n := len(s.live)
-	for _, cancel := range s.live {
-		cancel(errDraining)
+	for r := range s.live {
+		r.leave(errDraining)
 	}
 	s.mu.Unlock()
 	s.log.Info("draining", zap.Int("sessions", n))
@@ -205,30 +262,61 @@ func (s *Scheduler) Drain(ctx context.Context) error {
 	}
 }
 
-// enter registers a session, so that Drain finds it.
-func (s *Scheduler) enter(ctx context.Context, r *run) (context.Context, func()) {
-	stream := ctx
-	ctx, r.cancel = context.WithCancelCause(context.WithoutCancel(stream))
-	stop := context.AfterFunc(stream, func() { r.cancel(session.ErrShimGone) }) // with a cause that says more
+// enter registers a session, so that Drain finds it. life ends when this process or
+// this run of the session does; ctx also when the shim's stream does.
+func (s *Scheduler) enter(stream context.Context, r *run) (life, ctx context.Context) {
+	life, r.leave = context.WithCancelCause(context.WithoutCancel(stream))
+	ctx, r.cancel = context.WithCancelCause(life)
+	r.stop = context.AfterFunc(stream, func() { r.cancel(session.ErrShimGone) }) // with a cause that says more
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.live[r] = r.cancel
-	counted := !s.draining // Drain waits already: it may be told of no more
-	if counted {
+	s.live[r] = struct{}{}
+	if r.counted = !s.draining; r.counted { // Drain waits already: it may be told of no more
 		s.serving.Add(1)
 	} else {
-		r.cancel(errDraining)
+		r.leave(errDraining)
 	}
-	return ctx, func() {
-		stop()
-		s.mu.Lock()
-		delete(s.live, r)
-		s.mu.Unlock()
-		r.cancel(nil)
-		if counted {
-			s.serving.Done()
-		}
+	return life, ctx
+}
+
+// leave forgets a session: nothing of it runs here any more.
+func (s *Scheduler) leave(r *run) {
+	r.stop()
+	s.mu.Lock()
+	delete(s.live, r)
+	if s.sessions[r.id] == r {
+		delete(s.sessions, r.id)
 	}
+	s.mu.Unlock()
+	r.leave(nil)
+	close(r.over)
+	if r.counted {
+		s.serving.Done()
+	}
+}
+
+// background runs f until it returns; its context ends after bound, or when the
+// scheduler drains.
+func (s *Scheduler) background(bound time.Duration, f func(ctx context.Context)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return
+	}
+	s.serving.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), bound)
+		defer cancel()
+		ctx, stop := context.WithCancelCause(ctx)
+		defer stop(nil)
+		go func() {
+			select {
+			case <-s.stopping:
+				stop(errDraining)
+			case <-ctx.Done():
+			}
+		}()
+		f(ctx)
+	})
 }
 
 func (s *Scheduler) nudge() {

@@ -223,7 +223,7 @@ func (w *worker) connect(ctx context.Context, channel lease.Channel, asked time.
 		// A boot that was given up with its node may come back.
 		w.past = slices.DeleteFunc(w.past, func(p *boot) bool { return p.worker.Nonce == d.GetNonce() })
 		b = &boot{
-			worker: lease.Worker{Class: d.GetClass(), Pod: w.pod.Name, PodUID: string(w.pod.UID), Node: w.pod.Spec.NodeName, Nonce: d.GetNonce(), Job: jobOf(w.pod)},
+			worker: lease.Worker{Class: d.GetClass(), Pod: w.pod.Name, PodUID: string(w.pod.UID), Node: w.pod.Spec.NodeName, Nonce: d.GetNonce(), Job: jobOf(w.pod), Resumes: d.GetResumes()},
 			slots:  newSlots(), restarts: lease.Restarts(w.pod), since: time.Now(), ended: make(chan struct{}),
 		}
 		w.keeper.config.Log.Info("worker answers", zap.String("worker", w.pod.Name), zap.String("class", d.GetClass()), zap.String("node", w.pod.Spec.NodeName),

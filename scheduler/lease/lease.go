@@ -63,6 +63,8 @@ type Worker struct {
 	Node   string
 	Nonce  string // new at every start of the supervisor
 	Job    string // the Job's name, "" for a warm worker
+	// Resumes: it keeps a session without a stream.
+	Resumes bool
 }
 
 // Lease is a held slot. Its methods may be called from any goroutine.

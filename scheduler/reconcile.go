@@ -1,0 +1,120 @@
+package scheduler
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/channels"
+	"github.com/ffpod/ffpod/scheduler/fence"
+	"github.com/ffpod/ffpod/scheduler/lease"
+)
+
+// reconcileInterval is how often the workers' word is compared with the sessions
+// that this process knows.
+const reconcileInterval = 3 * time.Second
+
+// reconcile takes what workers tell of sessions that are not run from here: those
+// of an earlier scheduler, or of another replica. Their outputs are fenced; one to
+// which nobody has been attached for as long as a living shim would need is
+// orphaned, instead of keeping a GPU for the rest of its grace.
+func (s *Scheduler) reconcile() {
+	workers := slices.Concat(s.cfg.Pool.Workers(), s.cfg.Jobs.Workers())
+	told := map[string]bool{}
+	present := map[lease.Worker]bool{}
+	stuck := 0
+	for _, w := range workers {
+		if w.Description == nil {
+			continue
+		}
+		present[w.Worker] = w.Ready
+		for _, state := range w.Description.GetSessions() {
+			if state.GetStuck() {
+				stuck++
+			}
+			if state.GetExit() == nil {
+				told[state.GetSession()] = true
+				s.foreign(w, state)
+			}
+		}
+	}
+	s.cfg.Metrics.stuck.Set(float64(stuck))
+	s.forgetAdopted(told, present)
+}
+
+// foreign looks after a session that another process began.
+func (s *Scheduler) foreign(w channels.WorkerState, state *wire.SessionState) {
+	id := state.GetSession()
+	rec, err := readRecord(state.GetRecord())
+	s.mu.Lock()
+	_, ours := s.sessions[id]
+	_, known := s.adopted[id]
+	if ours || err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.adopted[id] = w.Worker
+	orphaned := !state.GetAttached() && time.Duration(state.GetUnattachedMs())*time.Millisecond >= shimSilent &&
+		time.Since(s.begun) >= shimSilent && !s.ordered[id] && w.Ready
+	if orphaned {
+		s.ordered[id] = true
+	}
+	s.mu.Unlock()
+	if !known && s.fences.Adopt(fence.Session{ID: id, Owner: owner(rec.Caller), Keys: rec.keys(), Asked: rec.Asked}, w.Worker) {
+		s.fenceOff(id, w.Worker)
+	}
+	if orphaned {
+		s.background(time.Minute, func(ctx context.Context) { s.orphanForeign(ctx, w.Worker, state) })
+	}
+}
+
+func (s *Scheduler) orphanForeign(ctx context.Context, w lease.Worker, state *wire.SessionState) {
+	sup, err := s.supervisor(ctx, w, verdictOf(w))
+	if err == nil {
+		call, cancel := context.WithTimeout(ctx, orderTimeout)
+		_, err = sup.Orphan(call, &wire.OrphanRequest{Session: state.GetSession(), Epoch: state.GetEpoch()})
+		cancel()
+	}
+	s.cfg.Metrics.orphans.Inc()
+	s.log.Info("session is orphaned: nobody has resumed it", zap.String("session", state.GetSession()), zap.String("worker", w.Pod), zap.Error(err))
+	if err != nil {
+		s.mu.Lock()
+		delete(s.ordered, state.GetSession()) // the next round tries again
+		s.mu.Unlock()
+	}
+}
+
+// forgetAdopted frees what the workers do not speak of any more. A worker that is
+// not there is asked for: it may only be silent.
+func (s *Scheduler) forgetAdopted(told map[string]bool, present map[lease.Worker]bool) {
+	missing := map[string]lease.Worker{}
+	s.mu.Lock()
+	for id, w := range s.adopted {
+		answers, there := present[w]
+		if told[id] || there && !answers {
+			continue
+		}
+		delete(s.adopted, id)
+		delete(s.ordered, id)
+		switch {
+		case s.sessions[id] != nil: // resumed
+		case there:
+			s.fences.Free(id)
+		default:
+			missing[id] = w
+		}
+	}
+	s.mu.Unlock()
+	for id, w := range missing {
+		s.fences.Until(id, time.Now().Add(s.cfg.Grace+afterGrace))
+		s.background(time.Minute, func(ctx context.Context) {
+			_, err := s.supervisor(ctx, w, verdictOf(w))
+			if is, dead := gone(err); is && dead {
+				s.fences.Free(id)
+			}
+		})
+	}
+}
