@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -112,16 +114,13 @@ type shim struct {
 func (r *rig) start(id string, change func(*wire.Start), stdout io.Writer) *shim {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(r.t.Context())
-	stream, err := r.shims.Run(ctx)
-	if err != nil {
-		r.t.Fatal(err)
-	}
 	s := &shim{done: make(chan struct{}), cancel: cancel, progress: make(chan *wire.Progress, 64), ticket: make(chan *wire.Ticket, 8), started: make(chan *wire.Started, 1)}
-	st := &wire.Start{Session: id, Program: wire.Program_FFMPEG, Cwd: []byte("/media"), Argv: [][]byte{[]byte("-i"), []byte("secret-name.mkv"), []byte("out.m3u8")}}
+	st := &wire.Start{Session: id, Program: wire.Program_FFMPEG, Cwd: []byte("/media"), Argv: [][]byte{[]byte("-i"), []byte("secret-name.mkv"), []byte(id + "-out.m3u8")}}
 	if change != nil {
 		change(st)
 	}
 	s.client = &session.Client{Start: st, Stdout: stdout,
+		Open:       func(ctx context.Context) (session.Stream, error) { return r.shims.Run(ctx) },
 		OnProgress: func(p *wire.Progress) { s.progress <- p },
 		OnTicket:   func(t *wire.Ticket) { s.ticket <- t },
 		OnStarted:  func(t *wire.Started) { s.started <- t },
@@ -129,7 +128,7 @@ func (r *rig) start(id string, change func(*wire.Start), stdout io.Writer) *shim
 	go func() {
 		defer close(s.done)
 		defer cancel()
-		s.exit, s.err = s.client.Run(ctx, stream)
+		s.exit, s.err = s.client.Run(ctx)
 	}()
 	r.t.Cleanup(func() { cancel(); <-s.done })
 	return s
@@ -207,6 +206,37 @@ type fakeWorker struct {
 	cause  error
 
 	released, left, destroys int
+
+	mu       sync.Mutex
+	orders   []string // Orphan and Kill, in words
+	sessions []*wire.SessionState
+}
+
+// Describe, Orphan and Kill make it a wire.SupervisorClient.
+func (w *fakeWorker) Describe(context.Context, *wire.DescribeRequest, ...grpc.CallOption) (*wire.Description, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return &wire.Description{Nonce: w.state.Nonce, Resumes: true, Sessions: slices.Clone(w.sessions)}, nil
+}
+
+func (w *fakeWorker) Orphan(_ context.Context, q *wire.OrphanRequest, _ ...grpc.CallOption) (*wire.OrphanResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.orders = append(w.orders, fmt.Sprintf("orphan %s %d", q.Session, q.Epoch))
+	return &wire.OrphanResponse{Known: true}, nil
+}
+
+func (w *fakeWorker) Kill(_ context.Context, q *wire.KillRequest, _ ...grpc.CallOption) (*wire.KillResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.orders = append(w.orders, fmt.Sprintf("kill %s %s", q.Session, q.Cause))
+	return &wire.KillResponse{Known: true, Dead: true}, nil
+}
+
+func (w *fakeWorker) ordered() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.orders, ", ")
 }
 
 type fakePool struct {
@@ -221,7 +251,7 @@ func newFakePool() *fakePool { return &fakePool{changed: make(chan struct{}, 1)}
 // add adds a warm worker whose sessions are run by f.
 func (r *rig) add(pod string, slots int, f serverFunc) *fakeWorker {
 	w := &fakeWorker{runner: serveRunner(r.t, f), gone: make(chan struct{}),
-		state: pool.WorkerState{Worker: lease.Worker{Class: "cpu", Pod: pod, PodUID: "uid-" + pod, Node: "node-" + pod, Nonce: "nonce-" + pod}, Slots: slots, Ready: true}}
+		state: pool.WorkerState{Worker: lease.Worker{Class: "cpu", Pod: pod, PodUID: "uid-" + pod, Node: "node-" + pod, Nonce: "nonce-" + pod, Resumes: true}, Slots: slots, Ready: true}}
 	r.pool.mu.Lock()
 	r.pool.workers = append(r.pool.workers, w)
 	r.pool.mu.Unlock()
@@ -246,6 +276,38 @@ func (p *fakePool) Workers() []pool.WorkerState {
 		all = append(all, w.state)
 	}
 	return all
+}
+
+func (p *fakePool) find(pod, uid, nonce string) (*fakeWorker, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.workers {
+		if w.state.Pod == pod && w.state.PodUID == uid && w.state.Nonce == nonce {
+			return w, nil
+		}
+	}
+	return nil, &lease.GoneError{Pod: pod, Why: "the pod was deleted"}
+}
+
+func (p *fakePool) Supervisor(_ context.Context, pod, uid, nonce string) (wire.SupervisorClient, error) {
+	return p.find(pod, uid, nonce)
+}
+
+func (p *fakePool) Resume(ctx context.Context, pod, uid, nonce, id string) (*lease.Lease, *wire.SessionState, error) {
+	w, err := p.find(pod, uid, nonce)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, _ := w.Describe(ctx, nil)
+	state := stateOf(d, id)
+	if state == nil {
+		return nil, nil, lease.ErrUnknown
+	}
+	end := func(n *int) func() {
+		return func() { p.mu.Lock(); *n++; p.mu.Unlock() }
+	}
+	return lease.New(lease.Terms{Worker: w.state.Worker, Runner: w.runner, Supervisor: w, Gone: w.gone, Cause: func() error { return w.cause },
+		Release: end(&w.released), Leave: end(&w.left), Destroy: end(&w.destroys), Suspect: func() {}}), state, nil
 }
 
 func (p *fakePool) Lease(pod, nonce, id string) (*lease.Lease, error) {
@@ -278,7 +340,11 @@ func (p *fakePool) Lease(pod, nonce, id string) (*lease.Lease, error) {
 func (p *fakePool) ends(w *fakeWorker) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return fmt.Sprintf("%d released, %d destroyed", w.released, w.destroys)
+	words := fmt.Sprintf("%d released, %d destroyed", w.released, w.destroys)
+	if w.left > 0 {
+		words += fmt.Sprintf(", %d left", w.left)
+	}
+	return words
 }
 
 func (p *fakePool) order() []string {
@@ -322,6 +388,16 @@ func (j *fakeJobs) Active(string) int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.active
+}
+
+func (j *fakeJobs) Workers() []pool.WorkerState { return nil }
+
+func (j *fakeJobs) Resume(context.Context, string, string, string, string) (*lease.Lease, *wire.SessionState, error) {
+	return nil, nil, &lease.GoneError{Why: "no Jobs in this test"}
+}
+
+func (j *fakeJobs) Supervisor(context.Context, string, string, string) (wire.SupervisorClient, error) {
+	return nil, &lease.GoneError{Why: "no Jobs in this test"}
 }
 
 func (j *fakeJobs) Changed() <-chan struct{} { return nil }

@@ -110,7 +110,7 @@ func (r *run) unresumed(ctx context.Context, err error) error {
 	case is:
 		return &session.LostError{Cause: err, MayHaveStarted: true}
 	case errors.Is(err, lease.ErrUnknown):
-		return r.unknown(ctx)
+		return r.unknown(ctx, err)
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
@@ -119,22 +119,22 @@ func (r *run) unresumed(ctx context.Context, err error) error {
 
 // unknown asks the worker whether the session was ever there. If not it never will
 // be: the worker bars what it is asked about.
-func (r *run) unknown(ctx context.Context) error {
-	sup, err := r.supervisor(ctx)
-	if err == nil {
-		var answer *wire.OrphanResponse
-		call, cancel := context.WithTimeout(ctx, orderTimeout)
-		answer, err = sup.Orphan(call, &wire.OrphanRequest{Session: r.id})
-		cancel()
-		if err == nil && !answer.GetKnown() {
-			r.begun.Store(false)
-			return refuse(wire.Refusal_UNKNOWN_SESSION, "start the command again", "session %s never came to worker %s", r.id, r.worker.Pod)
-		}
+func (r *run) unknown(ctx context.Context, err error) error {
+	sup, unreached := r.supervisor(ctx)
+	if unreached != nil {
+		return r.unresumed(ctx, unreached)
 	}
-	if err != nil {
-		return r.unresumed(ctx, err)
+	call, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	answer, unreached := sup.Orphan(call, &wire.OrphanRequest{Session: r.id})
+	if unreached != nil {
+		return r.unresumed(ctx, unreached)
 	}
-	return &session.LostError{Message: fmt.Sprintf("worker %s has ended it, and its exit was not kept", r.worker.Pod), MayHaveStarted: true}
+	if !answer.GetKnown() {
+		r.begun.Store(false)
+		return refuse(wire.Refusal_UNKNOWN_SESSION, "start the command again", "session %s never came to worker %s", r.id, r.worker.Pod)
+	}
+	return &session.LostError{Message: fmt.Sprintf("worker %s has ended it, and its exit was not kept", r.worker.Pod), Cause: err, MayHaveStarted: true}
 }
 
 // recall takes what the worker has kept of the session.
@@ -241,7 +241,7 @@ func (r *run) end(life context.Context, err error) func() {
 // free gives the session's outputs to the next writer.
 func (r *run) free() {
 	if r.claimed {
-		r.free()
+		r.sched.fences.Free(r.id)
 	}
 }
 
@@ -257,7 +257,7 @@ func (r *run) detached(why error) {
 func (r *run) settle(life context.Context, err error) func() {
 	is, dead := gone(err)
 	switch {
-	case r.exit != nil, is && dead:
+	case r.exit != nil, is && dead, errors.Is(err, lease.ErrUnknown):
 		r.free()
 		return nil
 	case is:

@@ -31,13 +31,13 @@ func TestWarm(t *testing.T) {
 		return end(s, &wire.Exit{Session: st.GetSession(), Code: 3, Stdout: 6})
 	})
 	var out bytes.Buffer
-	s := r.start("s1", nil, &out)
+	s := r.start("s1", resumes, &out)
 	exit, err := s.wait(t)
 	if err != nil || exit.GetCode() != 3 || out.String() != "hello\r" {
 		t.Fatalf("exit %v, %v, stdout %q", exit, err, out.String())
 	}
 	ticket := within(t, s.ticket, "the ticket")
-	want := &wire.Ticket{Session: "s1", Namespace: "media", Pod: "w1", PodUid: "uid-w1", Nonce: "nonce-w1", Class: "cpu", Node: "node-w1", Placement: "warm", Reason: ticket.GetReason()}
+	want := &wire.Ticket{Session: "s1", Namespace: "media", Pod: "w1", PodUid: "uid-w1", Nonce: "nonce-w1", Class: "cpu", Node: "node-w1", Placement: "warm", Reason: ticket.GetReason(), GraceMs: 60_000}
 	if diff := cmp.Diff(want.String(), ticket.String()); diff != "" || ticket.GetReason() == "" {
 		t.Errorf("ticket (-want +got):\n%s", diff)
 	}
@@ -46,7 +46,7 @@ func TestWarm(t *testing.T) {
 	if err := json.Unmarshal(st.GetRecord(), &rec); err != nil {
 		t.Fatal(err)
 	}
-	if rec.Caller != testCaller || rec.Class != "cpu" || rec.Kind != "playback" || string(rec.Outputs[0]) != "/media/out" {
+	if rec.Caller != testCaller || rec.Class != "cpu" || rec.Kind != "playback" || string(rec.Outputs[0]) != "/media/s1-out" {
 		t.Errorf("record %+v, outputs %q", rec, rec.Outputs)
 	}
 	if string(st.GetArgv()[1]) != "secret-name.mkv" || st.GetGraceMs() != 60_000 {
@@ -293,7 +293,7 @@ func TestJob(t *testing.T) {
 			Release: func() { ended <- "released" }, Leave: func() { ended <- "left" }, Destroy: func() { ended <- "destroyed" }}), nil
 	}
 	var out bytes.Buffer
-	s := r.start("s1", nil, &out)
+	s := r.start("s1", resumes, &out)
 	if _, err := s.wait(t); err != nil || out.String() != "from a Job" {
 		t.Fatalf("%v, %q", err, out.String())
 	}

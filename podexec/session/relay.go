@@ -154,6 +154,12 @@ func (r *Relay) Run(ctx context.Context, worker *Link, first *wire.Frame) (*wire
 			}
 			dead = nil
 		case <-r.gone:
+			select {
+			case <-ended: // it acknowledged, and went
+				_ = worker.Flush()
+				return w.end()
+			default:
+			}
 			exit, _ := w.end()
 			return exit, r.shimGone()
 		case <-ctx.Done():
