@@ -181,12 +181,15 @@ func (r *clientRun) follow(ctx context.Context, l *leg, out *outage) error {
 	for {
 		select {
 		case <-r.ended:
+			select {
+			case <-l.attached:
+				r.resumed(out)
+			default:
+			}
 			return nil
 		case <-attached:
 			attached = nil
-			if out.end() && r.OnResumed != nil {
-				r.OnResumed()
-			}
+			r.resumed(out)
 		case <-l.broken:
 			return l.cause
 		case <-l.link.Dead():
@@ -196,6 +199,12 @@ func (r *clientRun) follow(ctx context.Context, l *leg, out *outage) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+	}
+}
+
+func (r *clientRun) resumed(out *outage) {
+	if out.end() && r.OnResumed != nil {
+		r.OnResumed()
 	}
 }
 
