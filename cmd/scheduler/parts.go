@@ -104,7 +104,7 @@ func (p *parts) secure(client kubernetes.Interface, self server.Self, inForce *p
 		Client: client, Namespace: self.Namespace, Audience: conf.Auth.Audience, Allowed: conf.Auth.AllowedServiceAccounts, Log: p.log,
 	})
 	p.policies = &server.Policies{Client: client, Self: self, Log: p.log, InForce: inForce}
-	p.server = server.New(server.Config{Sessions: p.scheduler, Authenticator: p.auth, Certificate: p.certificates.Certificate, Log: p.log})
+	p.server = server.New(server.Config{Sessions: p.scheduler, Fences: p.scheduler, Authenticator: p.auth, Certificate: p.certificates.Certificate, Log: p.log})
 }
 
 // checks are the conditions of readiness.
