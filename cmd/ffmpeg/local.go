@@ -9,8 +9,8 @@ import (
 
 // local becomes the real binary. It returns only if that is impossible. Go's
 // exec restores RLIMIT_NOFILE, which the runtime raised; the kernel resets
-// handlers; every descriptor that the shim was given is still open and none of
-// its own is inherited.
+// handlers; every descriptor that the shim was given is still open. None of its own
+// is inherited, but the lock of each output in a shared directory (see registry).
 func (s *shim) local() int {
 	real, err := s.settings.Real(s.program)
 	if err == nil {
@@ -19,13 +19,22 @@ func (s *shim) local() int {
 	return fail(string(s.program), s.noReal(err))
 }
 
+// become waits until nobody else writes the outputs, then executes the real
+// binary. It returns only if one of the two is impossible.
 func (s *shim) become(real string) error {
+	if err := s.alone(); err != nil {
+		return err
+	}
 	argv := make([]string, 0, len(s.argv)+1)
 	argv = append(append(argv, real), s.argv...)
 	return fmt.Errorf("execute %s: %w", real, syscall.Exec(real, argv, os.Environ()))
 }
 
+// noReal words what become returned.
 func (s *shim) noReal(err error) failure {
+	if fenced(err) {
+		return occupied(err)
+	}
 	setting := "FFPOD_FFMPEG"
 	if s.program != "ffmpeg" {
 		setting = "FFPOD_FFPROBE"

@@ -51,13 +51,14 @@ type shim struct {
 	argv     []string
 	settings decision.Settings
 	getenv   func(string) string
-	command  ffmpeg.Command // zero in mode local
+	command  ffmpeg.Command // in mode local only as far as its outputs matter
 }
 
 // run decides and does it.
 func (s *shim) run() int {
 	if s.settings.Mode == ffmpeg.ForceLocal {
 		s.log("local", "the mode is local")
+		s.understand()
 		return s.local()
 	}
 	env := decision.Environment(s.settings, s.getenv)
