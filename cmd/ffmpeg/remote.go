@@ -101,6 +101,15 @@ type trial struct {
 // run runs one session to its end. again: nothing has started, and another try
 // may find what was missing.
 func (t *trial) run(ctx context.Context) (end ending, again bool) {
+	hold, occupied := t.hold(ctx, t.start.Session)
+	if occupied != nil {
+		return ending{fenced: true, why: occupied}, false
+	}
+	defer func() {
+		if !end.begun { // whoever comes next need not ask what is left of it
+			hold.Ended()
+		}
+	}()
 	way := &route{settings: t.settings}
 	defer way.close()
 	var placed *wire.Ticket
@@ -115,6 +124,7 @@ func (t *trial) run(ctx context.Context) (end ending, again bool) {
 		},
 		OnTicket: func(ticket *wire.Ticket) {
 			placed = ticket
+			t.placed(hold, ticket)
 			t.caught.begin() // from here on they are the program's
 		},
 		OnStarted: func(*wire.Started) {

@@ -65,6 +65,7 @@ var layers = map[string]int{
 	"scheduler/server":    7,
 	"cmd/ffmpeg/decision": 7,
 	"cmd/ffmpeg/visible":  7,
+	"cmd/ffmpeg/registry": 7,
 	"cmd/ffmpeg":          9,
 	"cmd/ffpod":           9,
 	"cmd/scheduler":       9,
