@@ -32,7 +32,7 @@ func (s *shim) remote() int {
 	sig := caught.stop()
 	switch {
 	case end.exit != nil:
-		return s.finish(end.exit)
+		return s.finish(end.exit, end.why)
 	case sig != 0:
 		s.log("nowhere", "the caller's "+sig.String()+" came before the start")
 		return die(sig)
@@ -54,10 +54,10 @@ func (s *shim) remote() int {
 
 // ending is how a session ended: with an exit, or with a reason why not.
 type ending struct {
-	exit   *wire.Exit
-	here   bool // the scheduler wants it to run here
-	begun  bool // the program may have run
-	fenced bool // a newer writer of its outputs has come
+	exit   *wire.Exit // with why: a success that cannot be seen here
+	here   bool       // the scheduler wants it to run here
+	begun  bool       // the program may have run
+	fenced bool       // a newer writer of its outputs has come
 	why    *failure
 }
 
@@ -68,6 +68,8 @@ func (s *shim) session(ctx context.Context, cancel context.CancelCauseFunc, caug
 	if err != nil {
 		return ending{why: &failure{what: "this process cannot be described to a worker", why: err.Error(), remedy: "run it in an existing directory with /proc mounted"}}
 	}
+	written := s.watchFiles(ctx, start.Outputs)
+	defer written.stop()
 	line := newNotice(s.program, s.command.Kind)
 	defer line.end()
 	keys := s.keys(caught)
@@ -79,6 +81,12 @@ func (s *shim) session(ctx context.Context, cancel context.CancelCauseFunc, caug
 	t := &trial{shim: s, start: start, line: line, keys: keys, caught: caught}
 	for patience := newPatience(); ; {
 		end, again := t.run(ctx)
+		switch {
+		case end.exit != nil:
+			end.why = written.await(ctx, end.exit)
+		case end.begun:
+			written.forget(end.why)
+		}
 		if !again || !patience.wait(ctx, t.heard) {
 			return end
 		}
@@ -220,12 +228,15 @@ func (s *shim) instead(why failure) int {
 }
 
 // finish ends the shim as the program ended.
-func (s *shim) finish(e *wire.Exit) int {
+func (s *shim) finish(e *wire.Exit, unseen *failure) int {
 	if why := worded(e.Cause); why.what != "" {
 		say(string(s.program), why)
 	}
 	if e.Signal != 0 {
 		return die(syscall.Signal(e.Signal))
+	}
+	if unseen != nil {
+		return fail(string(s.program), *unseen)
 	}
 	return int(e.Code & 0xff)
 }

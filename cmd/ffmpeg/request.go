@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ffpod/ffpod/cmd/ffmpeg/visible"
 	"github.com/ffpod/ffpod/podexec/buildid"
 	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
@@ -44,6 +45,7 @@ func (s *shim) request() (*wire.Start, error) {
 		WaitMs:  uint32(s.settings.Wait.Milliseconds()),
 		Nice:    niceness(),
 		Resumes: true,
+		Outputs: visible.Outputs(&s.command, s.settings.Shared),
 	}
 	if s.program == ffmpeg.FFprobe {
 		start.Program = wire.Program_FFPROBE

@@ -26,21 +26,21 @@ type looker struct {
 // filesOf tells what outputs look like after the process group is gone, for the
 // Exit. A file system that does not answer in time must not hold the exit back:
 // then it tells nothing, and the look is left behind, counted, until it returns.
-func (l *looker) filesOf(ctx context.Context, outputs []*wire.Output) []*wire.File {
+func (l *looker) filesOf(outputs []*wire.Output) []*wire.File {
 	if len(outputs) == 0 {
 		return nil
 	}
-	return l.bounded(ctx, outputsBound, func(ctx context.Context) []*wire.File { return output.Look(ctx, outputs) })
+	return l.bounded(outputsBound, func(ctx context.Context) []*wire.File { return output.Look(ctx, outputs) })
 }
 
 // bounded runs look for at most bound. Its context ends at half of that, for it to
 // return between two calls with what it knows.
-func (l *looker) bounded(ctx context.Context, bound time.Duration, look func(context.Context) []*wire.File) []*wire.File {
+func (l *looker) bounded(bound time.Duration, look func(context.Context) []*wire.File) []*wire.File {
 	if l.looks.Add(1) > looksMost {
 		l.looks.Add(-1)
 		return nil
 	}
-	inTime, cancel := context.WithTimeout(ctx, bound/2)
+	inTime, cancel := context.WithTimeout(context.Background(), bound/2) // an exit is told whatever ends
 	found := make(chan []*wire.File, 1)
 	go func() {
 		defer l.looks.Add(-1)
@@ -53,7 +53,6 @@ func (l *looker) bounded(ctx context.Context, bound time.Duration, look func(con
 	case files := <-found:
 		return files
 	case <-timer.C:
-	case <-ctx.Done():
+		return nil
 	}
-	return nil
 }

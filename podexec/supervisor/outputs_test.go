@@ -15,11 +15,11 @@ func TestFilesOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := &looker{}
-	got := l.filesOf(context.Background(), []*wire.Output{{Directory: []byte(dir), Prefix: []byte("8f")}})
+	got := l.filesOf([]*wire.Output{{Directory: []byte(dir), Prefix: []byte("8f")}})
 	if len(got) != 1 || string(got[0].Path) != dir+"/8f0.ts" || got[0].Size != 42 {
 		t.Errorf("told of %v, want the one file", got)
 	}
-	if got := l.filesOf(context.Background(), nil); got != nil {
+	if got := l.filesOf(nil); got != nil {
 		t.Errorf("told of %v, want nothing", got)
 	}
 }
@@ -36,7 +36,7 @@ func TestLookThatHangs(t *testing.T) {
 	const bound = 10 * time.Millisecond
 	for range looksMost {
 		began := time.Now()
-		if l.bounded(context.Background(), bound, hang) != nil || time.Since(began) < bound {
+		if l.bounded(bound, hang) != nil || time.Since(began) < bound {
 			t.Fatal("a look that hangs was not waited for")
 		}
 	}
@@ -44,7 +44,7 @@ func TestLookThatHangs(t *testing.T) {
 		t.Errorf("%d looks count as under way, want %d", n, looksMost)
 	}
 	answer := func(context.Context) []*wire.File { return []*wire.File{{}} }
-	if l.bounded(context.Background(), time.Minute, answer) != nil {
+	if l.bounded(time.Minute, answer) != nil {
 		t.Error("one more look began")
 	}
 	close(release)
@@ -53,7 +53,7 @@ func TestLookThatHangs(t *testing.T) {
 			t.Fatalf("%d looks never ended", l.looks.Load())
 		}
 	}
-	if len(l.bounded(context.Background(), time.Minute, answer)) != 1 {
+	if len(l.bounded(time.Minute, answer)) != 1 {
 		t.Error("no look begins after the mount answered")
 	}
 }

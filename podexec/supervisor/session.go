@@ -98,7 +98,7 @@ func (r *run) gone(within time.Duration) bool {
 // live sees the session from its start to its end. released is called once when
 // the process group is gone: the slot is free. Its error means that nobody knows
 // how the process ended: the session is lost.
-func (r *run) live(children *forking, released func(*wire.Exit)) error {
+func (r *run) live(children *forking, look *looker, released func(*wire.Exit)) error {
 	var work sync.WaitGroup
 	work.Go(func() { r.pump(r.stdout, r.proc.stdout, &r.cut[0]) })
 	work.Go(func() { r.pump(r.stderr, r.proc.stderr, &r.cut[1]) })
@@ -111,7 +111,7 @@ func (r *run) live(children *forking, released func(*wire.Exit)) error {
 	r.proc.cutPipes()
 	r.stdin.Discard()
 	work.Wait() // every byte is queued
-	r.complete(exit, failed)
+	r.complete(exit, look.filesOf(r.start.Outputs), failed)
 	<-r.over
 	return failed
 }
@@ -412,7 +412,7 @@ func (r *run) outcome(status syscall.WaitStatus, usage syscall.Rusage) *wire.Exi
 }
 
 // complete adds what is known only after the last byte was read, and tells it.
-func (r *run) complete(e *wire.Exit, failed error) {
+func (r *run) complete(e *wire.Exit, files []*wire.File, failed error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	done := &wire.Exit{
@@ -420,7 +420,7 @@ func (r *run) complete(e *wire.Exit, failed error) {
 		UserUs: e.UserUs, SystemUs: e.SystemUs, MaxRssKib: e.MaxRssKib,
 		StartedUnixMs: e.StartedUnixMs, EndedUnixMs: e.EndedUnixMs,
 		Stdout: r.stdout.Offset(), Stderr: r.stderr.Offset(),
-		StdoutCut: r.cut[0].Load(), StderrCut: r.cut[1].Load(),
+		StdoutCut: r.cut[0].Load(), StderrCut: r.cut[1].Load(), Files: files,
 	}
 	r.exit, r.ended = done, &wire.Frame{Kind: &wire.Frame_Exit{Exit: done}}
 	if failed != nil {

@@ -56,6 +56,7 @@ type Supervisor struct {
 	nonce    string
 	about    about
 	children *forking
+	looks    looker
 
 	sessions sync.WaitGroup // run.live of each
 
@@ -291,7 +292,7 @@ func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 		}
 		return sent
 	}
-	s.sessions.Go(func() { s.settle(r, r.live(s.children, s.released)) })
+	s.sessions.Go(func() { s.settle(r, r.live(s.children, &s.looks, s.released)) })
 	if err := r.attach(link, nil); err != nil {
 		return s.lost(link, start.Session, err)
 	}
