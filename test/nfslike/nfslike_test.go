@@ -21,6 +21,13 @@ import (
 
 func TestMain(m *testing.M) {
 	nfslike.Child()
+	if os.Getenv(workerSocket) != "" {
+		if err := worker(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
