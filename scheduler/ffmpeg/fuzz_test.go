@@ -2,6 +2,7 @@ package ffmpeg
 
 import (
 	"errors"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -46,6 +47,12 @@ func FuzzParse(f *testing.F) {
 		}
 		if e.Reason == "" || e.Clause == "" || e.Kind == "" {
 			t.Fatalf("no reason, clause or kind: %+v", e)
+		}
+		cmd := Parse(program, argv, env.Host)
+		for _, set := range cmd.FileSets() {
+			if !strings.HasPrefix(set.Dir, "/") || path.Clean(set.Dir) != set.Dir || strings.Contains(set.Prefix, "/") {
+				t.Fatalf("%+v is no set of files in a directory", set)
+			}
 		}
 		for _, mode := range []Mode{ForceLocal, ForceRemote} {
 			env.Mode = mode

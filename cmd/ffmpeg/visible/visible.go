@@ -24,12 +24,15 @@ import (
 	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
 
+// maxOutputs bounds what a Start carries; no program's caller waits for more.
+const maxOutputs = 64
+
 // Outputs lists what c writes below the shared directories: elsewhere a worker
-// writes nothing that this machine could see.
+// writes nothing that this machine could see. It lists the first 64.
 func Outputs(c *ffmpeg.Command, shared []string) []*wire.Output {
 	var all []*wire.Output
 	for _, s := range c.FileSets() {
-		if within(shared, s.Dir) {
+		if within(shared, s.Dir) && len(all) < maxOutputs {
 			all = append(all, &wire.Output{Directory: []byte(s.Dir), Prefix: []byte(s.Prefix), Exact: s.Exact})
 		}
 	}
