@@ -22,6 +22,8 @@ type Scenario struct {
 	Fake bool
 	// Network reads a URL of the server: a worker needs a way to it.
 	Network bool
+	// Fenced is more than plain ffmpeg keeps.
+	Fenced bool
 	// Only says that the releases do not differ in it.
 	Only Flavour
 	play func(context.Context, *Server, *Report)
@@ -36,6 +38,7 @@ var Scenarios = []Scenario{
 	{Name: "playback-ts", play: func(ctx context.Context, s *Server, r *Report) { playback(ctx, s, r, "hls-ts-x264") }},
 	{Name: "playback-fmp4", play: func(ctx context.Context, s *Server, r *Report) { playback(ctx, s, r, "hls-fmp4-x264-seek-10.11") }},
 	{Name: "seek-after-kill", Only: V12_0, Fake: true, play: seekAfterKill},
+	{Name: "restart", Only: V12_0, Fake: true, Fenced: true, play: restart},
 	{Name: "stop-at-once", play: stopAtOnce},
 	{Name: "throttle-keys", Only: V12_0, Fake: true, play: throttleKeys},
 	{Name: "throttle", play: throttle},
@@ -233,6 +236,40 @@ func seekAfterKill(ctx context.Context, s *Server, r *Report) {
 	if both, _ := filepath.Glob(s.path("/cache/locks/*.overlap")); len(both) > 0 {
 		r.problem("two processes wrote the same names at the same time")
 	}
+}
+
+// restart is a server that restarts within its process: the old ffmpeg runs on
+// and nobody knows it, the directory is wiped, and the viewer comes back.
+func restart(ctx context.Context, s *Server, r *Report) {
+	if !r.check("locks", empty(s.path("/cache/locks"))) {
+		return
+	}
+	before, err := s.hls(r, "hls-ts-x264", "/media/"+endless+".mkv")
+	if !r.check("playback", err) || !r.check("segment", before.Segment(ctx, 0)) {
+		return
+	}
+	defer before.job.Kill()
+	after, err := s.hls(r, "hls-ts-x264", "/media/"+endless+".mkv") // it wipes
+	if !r.check("playback", err) {
+		return
+	}
+	began := time.Now()
+	for _, n := range []int{700, 701, 702} {
+		if !r.check(fmt.Sprint("segment after the restart ", n), after.Segment(ctx, n)) {
+			return
+		}
+	}
+	r.note("segment after the restart within %s", time.Since(began).Round(time.Millisecond))
+	switch {
+	case !before.job.WaitForExit(stopLimit):
+		r.problem("the old ffmpeg runs on beside the new one")
+	case before.job.ExitCode() == 0:
+		r.problem("the old ffmpeg was taken over, and ended with 0")
+	}
+	if both, _ := filepath.Glob(s.path("/cache/locks/*.overlap")); len(both) > 0 {
+		r.problem("two processes wrote the same names at the same time")
+	}
+	r.check("stop", after.End())
 }
 
 // stopAtOnce is a viewer who goes away before there is anything to see.

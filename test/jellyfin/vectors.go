@@ -228,7 +228,11 @@ func (r *vectorRun) attend(ctx context.Context, p *Process) (stdout, stderr []by
 		}
 	}
 	err = p.Wait(ctx)
+	ended := time.Now()
 	reading.Wait()
+	if held := time.Since(ended); held > heldBound {
+		r.r.problem("%s: its pipes were held for %s after its end", r.v.Name, held.Round(time.Second))
+	}
 	return stdout, stderr, err
 }
 
