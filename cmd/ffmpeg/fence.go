@@ -86,10 +86,10 @@ func (s *shim) alone() error {
 	return err
 }
 
-// hold registers the outputs of a session that is about to be asked for. It is nil
-// if there is nothing to hold, which is fine; a failure says that the command must
-// run nowhere, now.
-func (s *shim) hold(ctx context.Context, session string) (*registry.Hold, *failure) {
+// hold registers the outputs of a session that is about to be asked for; wait is
+// called with what it has to wait for. It is nil if there is nothing to hold, which
+// is fine; a failure says that the command must run nowhere, now.
+func (s *shim) hold(ctx context.Context, session string, wait func(what string)) (*registry.Hold, *failure) {
 	keys := s.outputs()
 	if len(keys) == 0 {
 		return nil, nil
@@ -99,7 +99,9 @@ func (s *shim) hold(ctx context.Context, session string) (*registry.Hold, *failu
 		s.unfit(err)
 		return nil, nil
 	}
-	h, err := reg.Remote(ctx, registry.Remote{Keys: keys, Session: session, Log: func(problem string) { s.log("registry", problem) }})
+	h, err := reg.Remote(ctx, registry.Remote{
+		Keys: keys, Session: session, Say: wait, Log: func(problem string) { s.log("registry", problem) },
+	})
 	switch {
 	case err == nil:
 		return h, nil

@@ -109,7 +109,7 @@ type trial struct {
 // run runs one session to its end. again: nothing has started, and another try
 // may find what was missing.
 func (t *trial) run(ctx context.Context) (end ending, again bool) {
-	hold, occupied := t.hold(ctx, t.start.Session)
+	hold, occupied := t.hold(ctx, t.start.Session, func(what string) { t.line.progress(&wire.Progress{Reason: what}) })
 	if occupied != nil {
 		return ending{fenced: true, why: occupied}, false
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -32,8 +33,10 @@ const goodToken = "header.payload.signature"
 // session goes.
 type scheduler struct {
 	wire.UnimplementedRunnerServer
+	wire.UnimplementedFenceServer
 	t       testing.TB
 	session func(p *peer) error
+	clear   func(ctx context.Context, keys []string) error // of Fence; nil: unimplemented, as before
 
 	address, dir string
 	settings     []string      // for the shim's environment
@@ -60,6 +63,7 @@ func serve(t testing.TB, name string, run func(p *peer) error) *scheduler {
 	s.address = listener.Addr().String()
 	server := grpc.NewServer(append(session.ServerOptions(), grpc.Creds(credentials.NewServerTLSFromCert(&cert)))...)
 	wire.RegisterRunnerServer(server, s)
+	wire.RegisterFenceServer(server, s)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -120,6 +124,14 @@ func (s *scheduler) Run(stream wire.Runner_RunServer) error {
 		return err
 	}
 	return s.session(&peer{Runner_RunServer: stream, t: s.t, start: f.GetStart()})
+}
+
+// Clear answers as a scheduler would.
+func (s *scheduler) Clear(ctx context.Context, r *wire.ClearRequest) (*wire.ClearResponse, error) {
+	if s.clear == nil {
+		return s.UnimplementedFenceServer.Clear(ctx, r)
+	}
+	return &wire.ClearResponse{}, s.clear(ctx, text(r.GetOutputs()))
 }
 
 func (p *peer) send(kinds ...any) {

@@ -22,6 +22,9 @@ var built string
 var realFFmpeg, realFFprobe string
 
 func TestMain(m *testing.M) {
+	if arena := os.Getenv(arenaVariable); arena != "" {
+		os.Exit(writeUntilKilled(arena))
+	}
 	os.Exit(buildAndTest(m))
 }
 

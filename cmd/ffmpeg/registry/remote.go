@@ -15,6 +15,8 @@ import (
 type Remote struct {
 	Keys    []string
 	Session string
+	// Say is called at most once, when somebody is waited for. It may be nil.
+	Say func(what string)
 	// Log is called with what went wrong and changes nothing. It may be nil.
 	Log func(problem string)
 	// Wait is for how long to wait for a writer that runs here. Defaults to 5 s.
@@ -71,14 +73,14 @@ func (h *Hold) take(ctx context.Context, m Remote) error {
 	deadline := time.Now().Add(m.Wait)
 	var err error
 	// The session's file comes first: a key's file must not name what is not there.
-	if h.file, err = h.reg.patiently(ctx, sessionFile(h.session), unix.LOCK_EX, m.Wait, deadline); err != nil {
+	if h.file, err = h.reg.patiently(ctx, sessionFile(h.session), unix.LOCK_EX, &m, deadline); err != nil {
 		return err
 	}
 	if err := h.write(); err != nil {
 		m.Log(err.Error())
 	}
 	for _, name := range h.names {
-		fd, err := h.reg.patiently(ctx, name, unix.LOCK_SH, m.Wait, deadline)
+		fd, err := h.reg.patiently(ctx, name, unix.LOCK_SH, &m, deadline)
 		if err != nil {
 			return err
 		}
@@ -91,7 +93,7 @@ func (h *Hold) take(ctx context.Context, m Remote) error {
 }
 
 // patiently takes a lock, in time.
-func (r *Registry) patiently(ctx context.Context, name string, how int, wait time.Duration, deadline time.Time) (int, error) {
+func (r *Registry) patiently(ctx context.Context, name string, how int, m *Remote, deadline time.Time) (int, error) {
 	flags := unix.O_CREAT
 	if how == unix.LOCK_SH {
 		flags |= unix.O_APPEND // several write
@@ -101,9 +103,13 @@ func (r *Registry) patiently(ctx context.Context, name string, how int, wait tim
 		if !errors.Is(err, errBusy) {
 			return fd, err
 		}
-		if time.Now().After(deadline) {
+		if late := time.Now().After(deadline); late || m.Say != nil {
 			who, _ := r.holder(name)
-			return -1, &BusyError{Holder: who, Waited: wait}
+			if late {
+				return -1, &BusyError{Holder: who, Waited: m.Wait}
+			}
+			m.Say(who + " still writes the same outputs")
+			m.Say = nil
 		}
 		if err := sleep(ctx, pause); err != nil {
 			return -1, err
