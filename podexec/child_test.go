@@ -94,8 +94,11 @@ func child(args []string) {
 	case "sleep":
 		fmt.Fprintln(os.Stderr, "ready")
 		time.Sleep(time.Hour)
-	case "holder": // leaves a process of another group with our pipes
+	case "stray", "holder": // leaves a process of another group with our pipes
 		cmd := exec.Command("/bin/sleep", args[1])
+		if args[0] == "holder" {
+			cmd.Env = []string{} // nothing tells whose it is
+		}
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		_ = cmd.Start()

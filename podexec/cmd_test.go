@@ -347,9 +347,25 @@ func TestNothingOutlivesItsSession(t *testing.T) {
 	if err := cmd.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	pid, _ := strconv.Atoi(out.String())
+	expectDead(t, out.String())
+
+	stray, out, _ := command(c, "stray", "3600") // has left the group
+	if err := stray.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if e := stray.Exit(); e.StdoutCut || e.StderrCut {
+		t.Errorf("a pipe was still held: %v", e)
+	}
+	expectDead(t, out.String())
+}
+
+func expectDead(t *testing.T, pid string) {
+	t.Helper()
+	if _, err := strconv.Atoi(pid); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "the grandchild is gone or a zombie", func() bool {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		b, err := os.ReadFile("/proc/" + pid + "/stat")
 		return err != nil || strings.Contains(string(b), ") Z ")
 	})
 }

@@ -121,7 +121,7 @@ func TestFramesOfOtherPipes(t *testing.T) {
 
 // Frames that would lose or invent bytes end the session.
 func TestFramesThatBreakAPipe(t *testing.T) {
-	c := worker(t, supervisor.Config{})
+	c := worker(t, supervisor.Config{Slots: 5}) // a slot is free a little after its process is gone
 	d := func(d *wire.Data) *wire.Frame { return &wire.Frame{Kind: &wire.Frame_Data{Data: d}} }
 	for name, f := range map[string]*wire.Frame{
 		"data of stdout": d(&wire.Data{Pipe: wire.Pipe_STDOUT, Bytes: []byte("x")}),

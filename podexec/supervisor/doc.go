@@ -27,7 +27,12 @@
 //     is cut after it was idle for 2 s, and the Exit says so.
 //   - Nothing of a session outlives it: its process group gets SIGKILL before its
 //     leader is reaped, so the group's number cannot have been reused.
+//   - What left its group is found by the variable FFPOD_SESSION that it inherited,
+//     or by having been reparented to PID 1 while nothing else runs, and is killed
+//     before the slot is free.
 //   - As PID 1 it reaps what is reparented to it.
+//   - Near the limit of its cgroup the largest session is ended, cause memory; the
+//     kernel might end the container with all of them.
 //   - In once mode (a Job) the first session is the last, and Serve returns its
 //     exit status, so that the Job's status tells the truth.
 package supervisor

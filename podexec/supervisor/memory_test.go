@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ffpod/ffpod/podexec/wire"
 )
 
 // tree writes files below a directory of the test.
@@ -302,6 +304,45 @@ func TestTheKernelsKillIsKnown(t *testing.T) {
 	_, _, _ = p.wait(f)
 	if !leave() {
 		t.Error("the kernel's kill is not known")
+	}
+}
+
+// Whoever ends a session for its memory, the supervisor or the kernel, its exit
+// says so; a session that is killed by others does not.
+func TestTheExitTellsOfMemory(t *testing.T) {
+	for name, c := range map[string]struct {
+		every  time.Duration
+		script string
+		want   wire.Cause
+	}{
+		"the supervisor was quicker": {5 * time.Millisecond, hog(125), wire.Cause_CAUSE_MEMORY},
+		"the kernel was quicker":     {time.Hour, "exec tail /dev/zero", wire.Cause_CAUSE_MEMORY},
+		"by its own hand":            {time.Hour, "kill -9 $$", wire.Cause_CAUSE_UNSPECIFIED},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := cgroup(t, 128<<20)
+			s, err := New(Config{FFmpeg: "/bin/sh"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.memory = &memoryWatch{group: g, proc: "/proc", every: c.every, held: map[*watched]struct{}{}}
+			script := "echo $$ > " + g.dir + "/cgroup.procs && " + c.script
+			start := &wire.Start{Session: "exit-" + strconv.Itoa(os.Getpid()), Program: wire.Program_FFMPEG, Argv: [][]byte{[]byte("-c"), []byte(script)}, Cwd: []byte("/"), Orders: true}
+			r, _, err := s.begin(start)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.mu.Lock()
+			r.giveUp() // nobody will take the exit
+			r.mu.Unlock()
+			if err := r.live(s.children, &s.looks, s.watch(r), func(*wire.Exit) {}); err != nil {
+				t.Fatal(err)
+			}
+			e := r.state().Exit
+			if e.Signal != int32(syscall.SIGKILL) || e.Cause != c.want {
+				t.Errorf("signal %d, cause %v", e.Signal, e.Cause)
+			}
+		})
 	}
 }
 

@@ -96,15 +96,19 @@ func (r *run) gone(within time.Duration) bool {
 }
 
 // live sees the session from its start to its end. released is called once when
-// the process group is gone: the slot is free. Its error means that nobody knows
-// how the process ended: the session is lost.
-func (r *run) live(children *forking, look *looker, released func(*wire.Exit)) error {
+// the process group is gone, and what left it: the slot is free. Its error means
+// that nobody knows how the process ended: the session is lost.
+func (r *run) live(children *forking, look *looker, starved func() bool, released func(*wire.Exit)) error {
 	var work sync.WaitGroup
 	work.Go(func() { r.pump(r.stdout, r.proc.stdout, &r.cut[0]) })
 	work.Go(func() { r.pump(r.stderr, r.proc.stderr, &r.cut[1]) })
 	work.Go(r.feed)
 
 	status, usage, failed := r.proc.wait(children)
+	children.killStrays(r.start.Session)
+	if starved() && status.Signaled() && status.Signal() == syscall.SIGKILL && r.killed.Load() == 0 {
+		r.cause.CompareAndSwap(int32(wire.Cause_CAUSE_UNSPECIFIED), int32(wire.Cause_CAUSE_MEMORY))
+	}
 	exit := r.outcome(status, usage)
 	released(exit)
 	close(r.exited)

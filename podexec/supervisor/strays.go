@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"strconv"
 	"strings"
@@ -16,9 +15,8 @@ import (
 // setsid or forks twice leaves the session's process group, not its environment.
 const sessionMark = "FFPOD_SESSION"
 
-// straysBound is for callers of killStrays: longer than any process takes to die
-// that the kernel lets go.
-const straysBound = 2 * time.Second
+// unsureBound is how long somebody may be within execve.
+const unsureBound = 2 * time.Second
 
 // strayDies is how long one stray is waited for before the next is looked at, in
 // milliseconds.
@@ -35,38 +33,34 @@ func marked(env []string, session string) []string {
 	return append(all, sessionMark+"="+session)
 }
 
-// killStrays kills what is left of a session whose process group is gone, until
-// nothing is or ctx ends. It returns the processes that are still there.
-func (f *forking) killStrays(ctx context.Context, session string) (left []int) {
-	wait := time.Millisecond
+// killStrays kills what is left of a session whose process group is gone, and
+// returns when nothing is. One that the kernel does not let go holds it up, as it
+// does a group.
+func (f *forking) killStrays(session string) {
+	begun, wait := time.Now(), time.Millisecond
 	for {
 		left, unsure := f.killMarked(session)
-		left = append(left, f.killOrphans()...)
-		if len(left) == 0 && !unsure || ctx.Err() != nil {
-			return left
+		left += f.killOrphans()
+		if left == 0 && (!unsure || time.Since(begun) > unsureBound) {
+			return
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		}
-		timer.Stop()
+		time.Sleep(wait)
 		wait = min(2*wait, 50*time.Millisecond)
 	}
 }
 
 // killMarked kills who carries the mark of the session. It is unsure when somebody
 // has no environment for the moment in which execve sets it up.
-func (f *forking) killMarked(session string) (found []int, unsure bool) {
+func (f *forking) killMarked(session string) (found int, unsure bool) {
 	for _, pid := range processes("/proc") {
 		if pid == os.Getpid() {
 			continue
 		}
 		is := func() bool { is, _ := carries("/proc", pid, session); return is }
-		marked, hidden := carries("/proc", pid, session)
+		carrier, hidden := carries("/proc", pid, session)
 		unsure = unsure || hidden
-		if marked {
-			found = append(found, pid)
+		if carrier {
+			found++
 			killPinned(pid, is)
 		}
 	}
@@ -76,16 +70,16 @@ func (f *forking) killMarked(session string) (found []int, unsure bool) {
 // killOrphans kills what was reparented to PID 1 while no session runs: it belongs
 // to a session that is gone, and dropped its mark. The lock keeps a child that is
 // being forked out of it.
-func (f *forking) killOrphans() (found []int) {
+func (f *forking) killOrphans() (found int) {
 	f.Lock()
 	defer f.Unlock()
 	if os.Getpid() != f.reaper || f.any() {
-		return nil
+		return 0
 	}
 	for _, pid := range processes("/proc") {
 		is := func() bool { return childOf("/proc", pid, f.reaper) }
 		if is() {
-			found = append(found, pid)
+			found++
 			killPinned(pid, is)
 		}
 	}

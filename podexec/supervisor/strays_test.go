@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"bufio"
-	"context"
 	"os"
 	"slices"
 	"strconv"
@@ -36,10 +35,15 @@ func alive(pid int) bool {
 	return ok && !s.dead()
 }
 
-func bounded(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), straysBound)
-	t.Cleanup(cancel)
-	return ctx
+func killStrays(t *testing.T, f *forking, session string) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f.killStrays(session) }()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("strays of %s do not die", session)
+	}
 }
 
 // Whatever a session's child does to leave its process group, it dies with the
@@ -60,9 +64,7 @@ func TestStraysDieWithTheirSession(t *testing.T) {
 			p, strays := markedFork(t, f, id, script)
 			defer func() {
 				_, _, _ = neighbour.wait(f)
-				if left := f.killStrays(bounded(t), other); len(left) > 0 {
-					t.Errorf("of the neighbour is left: %v", left)
-				}
+				killStrays(t, f, other)
 			}()
 			defer neighbour.signalGroup(syscall.SIGKILL)
 			if name != "leader ended" {
@@ -77,9 +79,7 @@ func TestStraysDieWithTheirSession(t *testing.T) {
 				}
 			}
 			begun := time.Now()
-			if left := f.killStrays(bounded(t), id); len(left) > 0 {
-				t.Errorf("left: %v", left)
-			}
+			killStrays(t, f, id)
 			t.Logf("%d strays gone within %s", len(strays), time.Since(begun))
 			for _, s := range strays {
 				if pid, _ := strconv.Atoi(s); alive(pid) {
@@ -112,32 +112,15 @@ func TestOrphansWithoutAMarkDieOnceNothingRuns(t *testing.T) {
 	if _, _, err := p.wait(f); err != nil {
 		t.Fatal(err)
 	}
-	if left := f.killStrays(bounded(t), id); len(left) > 0 || !alive(stray) {
-		t.Errorf("whose it is cannot be known while another session runs: %v, alive %v", left, alive(stray))
+	if killStrays(t, f, id); !alive(stray) {
+		t.Error("whose it is cannot be known while another session runs")
 	}
 	neighbour.signalGroup(syscall.SIGKILL)
 	if _, _, err := neighbour.wait(f); err != nil {
 		t.Fatal(err)
 	}
-	if left := f.killStrays(bounded(t), id+"0"); len(left) > 0 || alive(stray) {
-		t.Errorf("left %v, alive %v", left, alive(stray))
-	}
-}
-
-func TestKillStraysIsBounded(t *testing.T) {
-	f := newForking()
-	id := "bound-" + strconv.Itoa(os.Getpid())
-	p, strays := markedFork(t, f, id, `(setsid sh -c 'echo $$; exec sleep 3600' &); exit 0`)
-	if _, _, err := p.wait(f); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if left := f.killStrays(ctx, id); len(left) != 1 || strconv.Itoa(left[0]) != strays[0] {
-		t.Errorf("left %v, want %v", left, strays)
-	}
-	if left := f.killStrays(bounded(t), id); len(left) > 0 {
-		t.Errorf("left: %v", left)
+	if killStrays(t, f, id+"0"); alive(stray) {
+		t.Error("it lives")
 	}
 }
 
@@ -151,5 +134,15 @@ func TestMarked(t *testing.T) {
 		if got := hasMark(environ, session); got != want {
 			t.Errorf("%q: %v", session, got)
 		}
+	}
+}
+
+// What every session pays at its end, on a machine with many more processes than a
+// pod has.
+func BenchmarkKillStrays(b *testing.B) {
+	f := newForking()
+	b.ReportMetric(float64(len(processes("/proc"))), "processes")
+	for b.Loop() {
+		f.killStrays("none")
 	}
 }

@@ -57,6 +57,7 @@ type Supervisor struct {
 	about    about
 	children *forking
 	looks    looker
+	memory   *memoryWatch // nil: there is no limit to watch
 
 	sessions sync.WaitGroup // run.live of each
 
@@ -103,9 +104,14 @@ func New(conf Config) (*Supervisor, error) {
 	if _, err := rand.Read(nonce[:]); err != nil {
 		return nil, fmt.Errorf("boot nonce: %w", err)
 	}
+	memory, err := newMemoryWatch()
+	if err != nil {
+		conf.Log.Info("memory is not watched", zap.Error(err))
+	}
 	return &Supervisor{
 		conf: conf, nonce: hex.EncodeToString(nonce[:]),
 		children: newForking(),
+		memory:   memory,
 		running:  map[string]*run{},
 		known:    newRecent(keptNames),
 		barred:   newRecent(keptNames),
@@ -292,7 +298,7 @@ func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 		}
 		return sent
 	}
-	s.sessions.Go(func() { s.settle(r, r.live(s.children, &s.looks, s.released)) })
+	s.sessions.Go(func() { s.settle(r, r.live(s.children, &s.looks, s.watch(r), s.released)) })
 	if err := r.attach(link, nil); err != nil {
 		return s.lost(link, start.Session, err)
 	}
@@ -440,7 +446,7 @@ func (s *Supervisor) begin(start *wire.Start) (*run, wire.Refusal, error) {
 	if err := directory(string(start.Cwd)); err != nil {
 		return nil, wire.Refusal_BAD_START, fmt.Errorf("the working directory %q %w on worker %s", start.Cwd, err, s.conf.Pod)
 	}
-	p, err := s.children.start(path, start, environment(os.Environ(), start.Env))
+	p, err := s.children.start(path, start, marked(environment(os.Environ(), start.Env), start.Session))
 	if err != nil {
 		return nil, refusalOf(err), fmt.Errorf("execute %s on worker %s: %w", path, s.conf.Pod, err)
 	}
@@ -454,6 +460,15 @@ func (s *Supervisor) begin(start *wire.Start) (*run, wire.Refusal, error) {
 	}
 	s.conf.Log.Info("session started", zap.String("session", start.Session), zap.Int("pid", p.pid))
 	return r, 0, nil
+}
+
+// watch ends the session when it is the largest and memory is short. leave is called
+// when it is gone, and tells whether the kernel was quicker.
+func (s *Supervisor) watch(r *run) (leave func() bool) {
+	return s.memory.enter(r.proc.pid, func(used, limit int64) {
+		s.conf.Log.Warn("memory is short: the largest session ends", zap.String("session", r.start.Session), zap.Int64("used", used), zap.Int64("limit", limit))
+		r.kill(syscall.SIGKILL, wire.Cause_CAUSE_MEMORY)
+	})
 }
 
 // refusalOf tells what a failed start means: another worker may have what this one
