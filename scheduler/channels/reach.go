@@ -127,7 +127,7 @@ func (k *Keeper) find(ctx context.Context, name string, uid types.UID) (*worker,
 		case apierrors.IsNotFound(err) || err == nil && pod.UID != uid:
 			return nil, &lease.GoneError{Pod: name, Why: "the pod is gone"}
 		case err == nil && !k.config.Ours(pod):
-			return nil, &lease.GoneError{Pod: name, Why: "the pod is no worker of this kind"}
+			return nil, &lease.GoneError{Pod: name, Why: "the pod is no worker of this kind", Silent: true} // it may be of the other
 		case err == nil:
 			k.Seen(pod)
 			continue

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -267,10 +268,19 @@ func (w *worker) ended(nonce string) *boot {
 	return nil
 }
 
+// level is that of the news that the worker, or its channel, has ended: none when
+// it was to end. The mutex is held.
+func (w *worker) level() zapcore.Level {
+	if w.parting || w.keeper.stopped {
+		return zapcore.DebugLevel
+	}
+	return zapcore.InfoLevel
+}
+
 // end ends the boot. The mutex is held.
 func (w *worker) end(why *lease.GoneError) {
 	if b := w.boot; b != nil && !b.over {
-		w.keeper.config.Log.Info("worker lost", zap.String("worker", w.pod.Name), zap.Int("leases", len(b.slots.held)), zap.String("why", why.Why))
+		w.keeper.config.Log.Log(w.level(), "worker lost", zap.String("worker", w.pod.Name), zap.Int("leases", len(b.slots.held)), zap.String("why", why.Why))
 		b.end(why)
 		w.bury(b)
 	}
@@ -380,9 +390,9 @@ func (w *worker) lost(c *conn, broke error) {
 	w.conn, w.fault = nil, broke
 	w.announce()
 	held := len(c.boot.slots.held)
+	k.config.Log.Log(w.level(), "channel lost", zap.String("worker", c.boot.worker.Pod), zap.Int("leases", held), zap.Error(broke))
 	k.mu.Unlock()
 	k.config.Wake()
-	k.config.Log.Info("channel lost", zap.String("worker", c.boot.worker.Pod), zap.Int("leases", held), zap.Error(broke))
 	k.tending.Go(func() { k.close(c.channel, c.boot.worker.Pod) })
 }
 

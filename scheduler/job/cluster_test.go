@@ -40,6 +40,12 @@ func launcher(t *testing.T, config Config, change func(*appsv1.Deployment)) *fix
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
+	return start(t, cluster, config, c)
+}
+
+// start runs a launcher for a class that is there.
+func start(t *testing.T, cluster *classtest.Cluster, config Config, c class.Class) *fixture {
+	t.Helper()
 	config.Client, config.Namespace, config.Open, config.Log = cluster.Client, cluster.Namespace, cluster.Open(), zaptest.NewLogger(t)
 	l, err := New(config)
 	if err != nil {
@@ -424,4 +430,62 @@ func TestCancelLeavesNothing(t *testing.T) {
 		t.Errorf("launch = %v, want the reason of the cancellation", err)
 	}
 	f.nothingLeft(t)
+}
+
+// A scheduler that begins finds the session of the one before it.
+func TestAnotherSchedulerResumes(t *testing.T) {
+	f := launcher(t, Config{Deadline: 20 * time.Second}, classtest.Echo)
+	held := f.mustLaunch(t, "s")
+	w := held.Worker()
+	talk := classtest.Begin(t, held, "s")
+	talk.Type(t, 0, "hello", false)
+	if got := talk.Read(t, 0, 5); got != "hello" {
+		t.Fatalf("read %q", got)
+	}
+	talk.Leave()
+	held.Leave()
+	f.stop()
+
+	next := start(t, f.Cluster, Config{Deadline: time.Minute, Reconcile: 100 * time.Millisecond, Idle: time.Nanosecond}, f.class)
+	ctx, cancel := context.WithTimeout(t.Context(), classtest.Timeout)
+	defer cancel()
+	begun := time.Now()
+	again, state, err := next.Resume(ctx, w.Pod, w.PodUID, w.Nonce, "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("resumed after %v: %v", time.Since(begun), state)
+	if again.Worker() != w || string(state.GetRecord()) != "of s" || !next.Ready() || next.Active("cpu") != 1 {
+		t.Errorf("worker %+v, state %v, ready %v, %d active", again.Worker(), state, next.Ready(), next.Active("cpu"))
+	}
+	await(t, "the deadline is moved", func() bool { return *f.jobs(t)[0].Spec.ActiveDeadlineSeconds >= 60 })
+	talk, attached := classtest.Resume(t, again, "s", 2)
+	if attached.GetEpoch() != 2 || attached.GetStdin() != 5 {
+		t.Errorf("attached as %v", attached)
+	}
+	talk.Type(t, 5, " again", true)
+	if got := talk.Read(t, 2, 9); got != "llo again" {
+		t.Errorf("read %q", got)
+	}
+	if exit := talk.Exit(t); exit.GetCode() != 0 || exit.GetStdout() != 11 {
+		t.Errorf("exit %v", exit)
+	}
+	again.Release()
+	await(t, "the Job is complete", func() bool { return f.jobs(t)[0].Status.Succeeded == 1 })
+	await(t, "no Job is active", func() bool { return next.Active("cpu") == 0 })
+}
+
+// A worker that nobody gives a session ends by itself; one that does not is ended.
+func TestAnIdleStrayIsDeleted(t *testing.T) {
+	f := launcher(t, Config{}, nil)
+	j := Spec(f.class, "stray", 10*time.Minute, time.Minute)
+	if _, err := f.Client.BatchV1().Jobs(f.Namespace).Create(t.Context(), j, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "its worker answers", func() bool { all := f.Workers(); return len(all) == 1 && all[0].Ready })
+	f.stop()
+	begun := time.Now()
+	next := start(t, f.Cluster, Config{Reconcile: 100 * time.Millisecond, Idle: time.Second, Describe: 200 * time.Millisecond}, f.class)
+	next.nothingLeft(t)
+	t.Logf("deleted after %v", time.Since(begun))
 }

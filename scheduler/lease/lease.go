@@ -44,8 +44,9 @@ var (
 type GoneError struct {
 	Pod string
 	Why string
-	// Silent: nothing is known of it but that its node does not answer. What it
-	// runs may run on, until its own bounds end it.
+	// Silent: nothing is known of its processes, as its node does not answer or the
+	// pod is not what it was taken for. What it runs may run on, until its own bounds
+	// end it.
 	Silent bool
 }
 

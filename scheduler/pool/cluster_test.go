@@ -26,24 +26,19 @@ type fixture struct {
 	*classtest.Cluster
 	*Pool
 	opened chan error // how each try at a channel ended
+	stop   func()     // ends Run and waits
 }
 
 func warmPool(t *testing.T, replicas int32, change func(*appsv1.Deployment)) *fixture {
 	t.Helper()
 	cluster := classtest.New(t)
-	cluster.Deploy(t, func(d *appsv1.Deployment) {
-		d.Spec.Replicas = &replicas
-		if change != nil {
-			change(d)
-		}
-	})
-	f := &fixture{Cluster: cluster, opened: make(chan error, 64)}
-	f.Pool = run(t, cluster, f.opened)
-	return f
+	cluster.Deploy(t, classtest.Replicas(replicas), change)
+	return run(t, cluster)
 }
 
-func run(t *testing.T, cluster *classtest.Cluster, opened chan<- error) *Pool {
+func run(t *testing.T, cluster *classtest.Cluster) *fixture {
 	t.Helper()
+	opened := make(chan error, 64)
 	open := func(ctx context.Context, target podexec.Target) (lease.Channel, error) {
 		c, err := cluster.Open()(ctx, target)
 		select {
@@ -63,8 +58,9 @@ func run(t *testing.T, cluster *classtest.Cluster, opened chan<- error) *Pool {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	t.Cleanup(func() { cancel(); running.Wait() })
-	return p
+	f := &fixture{Cluster: cluster, Pool: p, opened: opened, stop: func() { cancel(); running.Wait() }}
+	t.Cleanup(f.stop)
+	return f
 }
 
 func await(t *testing.T, p *Pool, what string, ok func([]WorkerState) bool) []WorkerState {
@@ -142,7 +138,7 @@ func TestSessionsTakeSlots(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Another scheduler learns of it from the worker alone.
-	other := run(t, f.Cluster, nil)
+	other := run(t, f.Cluster).Pool
 	await(t, other, "the session of the first", func(all []WorkerState) bool { return ready(1)(all) && all[0].Used == 1 })
 	c, err := other.Lease(w.Pod, w.Nonce, "c")
 	if err != nil {

@@ -89,7 +89,7 @@ func (c *Cluster) Open() lease.Open {
 // Deploy makes a class Deployment. Its workers' ffmpeg is the worker program
 // itself: `version` ends with 0, an unknown verb with 2, and `dial` runs for as
 // long as its stdin is open.
-func (c *Cluster) Deploy(t *testing.T, change func(*appsv1.Deployment)) *appsv1.Deployment {
+func (c *Cluster) Deploy(t *testing.T, changes ...func(*appsv1.Deployment)) *appsv1.Deployment {
 	t.Helper()
 	labels := map[string]string{"app.kubernetes.io/name": "ffpod", "ffpod.dev/class": "cpu", "ffpod.dev/role": "warm"}
 	field := func(name, path string) corev1.EnvVar {
@@ -124,8 +124,10 @@ func (c *Cluster) Deploy(t *testing.T, change func(*appsv1.Deployment)) *appsv1.
 			},
 		},
 	}
-	if change != nil {
-		change(d)
+	for _, change := range changes {
+		if change != nil {
+			change(d)
+		}
 	}
 	d, err := c.Client.AppsV1().Deployments(c.Namespace).Create(t.Context(), d, metav1.CreateOptions{})
 	if err != nil {
