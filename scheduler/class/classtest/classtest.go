@@ -166,11 +166,6 @@ type Session struct {
 // be called.
 func Start(ctx context.Context, runner wire.RunnerClient, id string, args ...string) (*Session, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	stream, err := runner.Run(ctx)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
 	stdin, w := io.Pipe()
 	s := &Session{stdin: w, cancel: cancel, done: make(chan struct{})}
 	start := &wire.Start{Session: id, Program: wire.Program_FFMPEG, Cwd: []byte("/"), Stdin: true}
@@ -178,11 +173,12 @@ func Start(ctx context.Context, runner wire.RunnerClient, id string, args ...str
 		start.Argv = append(start.Argv, []byte(a))
 	}
 	started := make(chan struct{})
-	client := &session.Client{Start: start, Stdin: stdin, Direct: true, OnStarted: func(*wire.Started) { close(started) }}
+	open := func(ctx context.Context) (session.Stream, error) { return runner.Run(ctx) }
+	client := &session.Client{Open: open, Start: start, Stdin: stdin, Direct: true, OnStarted: func(*wire.Started) { close(started) }}
 	go func() {
 		defer close(s.done)
 		defer cancel()
-		s.exit, s.err = client.Run(ctx, stream)
+		s.exit, s.err = client.Run(ctx)
 		s.err = errors.Join(s.err, stdin.CloseWithError(io.ErrClosedPipe))
 	}()
 	select {
