@@ -26,7 +26,7 @@ type files struct {
 
 // watchFiles keeps the view of outputs fresh from before the start on.
 func (s *shim) watchFiles(ctx context.Context, outputs []*wire.Output) *files {
-	f := &files{shim: s, outputs: outputs, left: visible.Remember(&s.command, s.settings.Shared)}
+	f := &files{shim: s, outputs: outputs}
 	ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	f.keeping.Go(func() { visible.Keep(ctx, outputs) })
 	return f
@@ -36,6 +36,9 @@ func (f *files) stop() {
 	f.cancel()
 	f.keeping.Wait()
 }
+
+// remember notes what a session that begins now would create.
+func (f *files) remember() { f.left = visible.Remember(&f.command, f.settings.Shared) }
 
 // await returns when what the worker saw is visible here: the caller looks as soon
 // as the shim is gone. Its failure takes the place of a success.
@@ -56,9 +59,11 @@ func (f *files) await(ctx context.Context, e *wire.Exit) *failure {
 	return &failure{what: "the program ended well but its output is not visible here", why: err.Error(), remedy: visible.Remedy}
 }
 
-// forget removes what a lost session must not leave, and says so.
-func (f *files) forget(why *failure) {
-	if names := f.left.Remove(); len(names) > 0 {
-		why.why += " (removed what it had begun: " + strings.Join(names, ", ") + ")"
+// forget removes what a lost session must not leave, and words it.
+func (f *files) forget() string {
+	names := f.left.Remove()
+	if len(names) == 0 {
+		return ""
 	}
+	return " (removed what it had begun: " + strings.Join(names, ", ") + ")"
 }

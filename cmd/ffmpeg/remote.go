@@ -78,15 +78,9 @@ func (s *shim) session(ctx context.Context, cancel context.CancelCauseFunc, caug
 		belt := time.AfterFunc(s.settings.Wait+dialBound, func() { caught.abandon(errWaited) })
 		defer belt.Stop()
 	}
-	t := &trial{shim: s, start: start, line: line, keys: keys, caught: caught}
+	t := &trial{shim: s, start: start, line: line, keys: keys, caught: caught, files: written}
 	for patience := newPatience(); ; {
 		end, again := t.run(ctx)
-		switch {
-		case end.exit != nil:
-			end.why = written.await(ctx, end.exit)
-		case end.begun:
-			written.forget(end.why)
-		}
 		if !again || !patience.wait(ctx, t.heard) {
 			return end
 		}
@@ -103,6 +97,7 @@ type trial struct {
 	line   *notice
 	keys   *keys
 	caught *signals
+	files  *files
 	heard  time.Time // when a scheduler that had answered was last there
 }
 
@@ -118,6 +113,7 @@ func (t *trial) run(ctx context.Context) (end ending, again bool) {
 			hold.Ended()
 		}
 	}()
+	t.files.remember() // now nobody else writes them
 	way := &route{settings: t.settings}
 	defer way.close()
 	var placed *wire.Ticket
@@ -146,7 +142,7 @@ func (t *trial) run(ctx context.Context) (end ending, again bool) {
 	t.log("remote", "session "+t.start.Session)
 	exit, err := client.Run(ctx)
 	if err == nil {
-		return ending{exit: exit}, false
+		return ending{exit: exit, why: t.files.await(ctx, exit)}, false
 	}
 	if heard {
 		t.heard = time.Now()
@@ -199,8 +195,9 @@ func (t *trial) judge(ctx context.Context, way *route, err error, placed *wire.T
 	if placed != nil {
 		where += " on worker " + placed.Pod
 	}
+	removed := t.files.forget()
 	return ending{begun: true, why: &failure{
-		what: where + " was lost", why: err.Error(),
+		what: where + " was lost", why: err.Error() + removed,
 		remedy: "its outputs may be incomplete and it was not run again: check the scheduler and the worker, then repeat the command",
 	}}, false
 }
