@@ -19,6 +19,8 @@ const (
 	// silent connection is noticed after 20 s, and the end itself takes q, TERM and
 	// KILL.
 	Margin = time.Minute
+	// mostBound is believed at most.
+	mostBound = 25 * time.Hour
 	// renewal is the period in which a shim renews its session's file.
 	renewal = 5 * time.Second
 )
@@ -100,7 +102,11 @@ func (r *Registry) remnant(id string) (remnant, bool) {
 		// there is no ticket.
 		return remnant{record: record{Session: id}, alive: rem.alive}, rem.alive
 	}
-	bound := time.Duration(rem.Bound) * time.Millisecond
+	rem.Session = id
+	if strings.ContainsFunc(rem.Worker, func(c rune) bool { return c <= ' ' }) {
+		rem.Worker = "" // no pod's name
+	}
+	bound := time.Duration(min(max(rem.Bound, 0), mostBound.Milliseconds())) * time.Millisecond
 	now := time.Now()
 	rem.dead = time.Unix(st.Mtim.Unix()).Add(bound)
 	if latest := now.Add(bound); rem.dead.After(latest) { // the clock was set back
