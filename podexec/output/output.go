@@ -30,9 +30,11 @@ const (
 	maxEntries = 1 << 15
 )
 
-// Matches reports whether the file called name, clean and absolute, is one of o.
+// Matches reports whether the file called name is one of o. A name that is not
+// clean and absolute is none.
 func Matches(o *wire.Output, name string) bool {
-	return filepath.Dir(name) == string(o.Directory) && names(o, filepath.Base(name))
+	return filepath.IsAbs(name) && filepath.Clean(name) == name &&
+		filepath.Dir(name) == string(o.Directory) && names(o, filepath.Base(name))
 }
 
 func names(o *wire.Output, base string) bool {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,6 +104,28 @@ func TestLookTellsTheNewestOfMany(t *testing.T) {
 	if got := output.Look(ended, each); len(got) != 0 {
 		t.Errorf("after its context ended it told of %d", len(got))
 	}
+}
+
+// FuzzMatches: a worker names files, the shim opens them. None may lie elsewhere
+// than where its own command line writes.
+func FuzzMatches(f *testing.F) {
+	f.Add("/c", "8f", false, "/c/8f0.ts")
+	f.Add("/c", "a.mp4", true, "/c/a.mp4")
+	f.Add("/c", "", false, "/c/link/../x")
+	f.Add("/c", "", false, "/c/..")
+	f.Add("/", "", false, "/")
+	f.Fuzz(func(t *testing.T, dir, prefix string, exact bool, name string) {
+		if !output.Matches(of(dir, prefix, exact), name) {
+			return
+		}
+		base, below := strings.CutPrefix(name, strings.TrimSuffix(dir, "/")+"/")
+		switch {
+		case !below || strings.Contains(base, "/") || base == ".." || base == ".":
+			t.Errorf("%q is no name in %q", name, dir)
+		case exact && base != prefix, !strings.HasPrefix(base, prefix) && base != "":
+			t.Errorf("%q is not of %q", base, prefix)
+		}
+	})
 }
 
 func TestOpenNeverWaits(t *testing.T) {
