@@ -87,6 +87,10 @@ skew: ## The previous release's shim, scheduler and workers with today's, every 
 	@$(if $(OWN_CLUSTER),go run ./test/demo -images out/previous,go run ./test/cluster load out/previous/ffpod.tar)
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/skew
 
+.PHONY: soak
+soak: ## What takes longer than a test may: ten minutes of silence, three of a reader that does not read
+	E2E_SOAK=1 KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) --focus='For long' --timeout=60m ./test/e2e
+
 .PHONY: bench
 bench: cluster images ## Figures beside their baselines, into out/bench.json: 5 min
 	@mkdir -p out

@@ -390,6 +390,8 @@ func (j *fakeJobs) Active(string) int {
 	return j.active
 }
 
+func (j *fakeJobs) Discard(string) {}
+
 func (j *fakeJobs) Workers() []pool.WorkerState { return nil }
 
 func (j *fakeJobs) Resume(context.Context, string, string, string, string) (*lease.Lease, *wire.SessionState, error) {

@@ -24,7 +24,8 @@ func (r *run) resume(ctx context.Context, q *wire.Resume) error {
 	if err := r.name(t.GetSession()); err != nil {
 		return err
 	}
-	r.resumes, r.worker = true, lease.Worker{Class: t.GetClass(), Pod: t.GetPod(), PodUID: t.GetPodUid(), Node: t.GetNode(), Nonce: t.GetNonce()}
+	r.begun.Store(true)
+	r.resumes, r.worker = true, lease.Worker{Class: t.GetClass(), Pod: t.GetPod(), PodUID: t.GetPodUid(), Node: t.GetNode(), Nonce: t.GetNonce(), Resumes: true}
 	r.decision = placement.Decision{Verdict: placement.Verdict(t.GetPlacement()), Class: t.GetClass(), Pod: t.GetPod(), Node: t.GetNode(), Nonce: t.GetNonce(), Reason: t.GetReason()}
 	if err := r.takeOver(ctx); err != nil {
 		return err
@@ -32,14 +33,12 @@ func (r *run) resume(ctx context.Context, q *wire.Resume) error {
 	if err := r.remember(ctx); err != nil {
 		return err
 	}
-	r.begun.Store(true)
 	held, state, err := r.sched.workersOf(t.GetPlacement()).Resume(ctx, t.GetPod(), t.GetPodUid(), t.GetNonce(), r.id)
 	if err != nil {
 		return r.unresumed(ctx, err)
 	}
 	r.hold(held, "")
-	if err := r.recall(state); err != nil { // it is nobody's of this caller
-		r.begun.Store(false)
+	if err := r.recall(state); err != nil {
 		r.held.Leave()
 		return err
 	}
@@ -100,7 +99,9 @@ func (r *run) takeOver(ctx context.Context) error {
 	}
 }
 
+// stranger refuses who did not begin the session: it is none of this run's.
 func (r *run) stranger() error {
+	r.begun.Store(false)
 	return refuse(wire.Refusal_POLICY, "resume a session from the pod that began it", "session %s belongs to another caller", r.id)
 }
 
@@ -141,6 +142,7 @@ func (r *run) unknown(ctx context.Context, err error) error {
 func (r *run) recall(state *wire.SessionState) error {
 	rec, err := readRecord(state.GetRecord())
 	if err != nil {
+		r.begun.Store(false)
 		return refuse(wire.Refusal_POLICY, "look at the worker's log", "%s", err)
 	}
 	if rec.Caller != r.caller {
@@ -209,6 +211,9 @@ func verdictOf(w lease.Worker) string {
 func (r *run) end(life context.Context, err error) func() {
 	begun := r.begun.Load() && r.exit == nil
 	switch {
+	case r.id == "" && errors.Is(err, errDraining): // before it said what it wants
+		r.detached(err)
+		return nil
 	case begun && (errors.Is(err, errSuperseded) || errors.Is(context.Cause(life), errSuperseded)):
 		return nil // another stream tells the rest
 	case begun && r.start == nil && r.epoch.Load() == 0 && errors.Is(err, session.ErrShimGone):
@@ -256,6 +261,9 @@ func (r *run) detached(why error) {
 // process is dead.
 func (r *run) settle(life context.Context, err error) func() {
 	is, dead := gone(err)
+	if is && r.decision.Verdict == placement.Job {
+		r.sched.cfg.Jobs.Discard(r.id)
+	}
 	switch {
 	case r.exit != nil, is && dead, errors.Is(err, lease.ErrUnknown):
 		r.free()

@@ -35,6 +35,7 @@ type workers interface {
 type jobs interface {
 	reachable
 	Launch(ctx context.Context, c class.Class, session string, progress func(reason string)) (*lease.Lease, error)
+	Discard(session string)
 	Active(class string) int
 	Changed() <-chan struct{}
 }

@@ -111,6 +111,15 @@ type leg struct {
 	cause    error
 }
 
+func (l *leg) isAttached() bool {
+	select {
+	case <-l.attached:
+		return true
+	default:
+		return false
+	}
+}
+
 // close ends the stream and waits until nothing of the rings is read for it.
 func (l *leg) close() {
 	l.cancel()
@@ -181,10 +190,8 @@ func (r *clientRun) follow(ctx context.Context, l *leg, out *outage) error {
 	for {
 		select {
 		case <-r.ended:
-			select {
-			case <-l.attached:
+			if l.isAttached() {
 				r.resumed(out)
-			default:
 			}
 			return nil
 		case <-attached:
@@ -333,6 +340,9 @@ func (r *clientRun) decide(l *leg, f *wire.Frame, err error) (decided, over bool
 	if detached := f.GetDetached(); detached != nil {
 		err = errors.New(detached.Reason)
 	}
+	if f.GetRefused().GetRefusal() == wire.Refusal_DRAINING && !l.isAttached() {
+		err = errors.New(f.GetRefused().Message) // of this stream, not of the session
+	}
 	switch {
 	case r.left, r.leg != l:
 		return false, true
@@ -409,12 +419,10 @@ func (r *clientRun) refused(f *wire.Refused) error {
 // reattach goes on where the last stream stopped, and says again what that may
 // have lost.
 func (r *clientRun) reattach(l *leg, a *wire.Attached) error {
-	select {
-	case <-l.attached:
+	if l.isAttached() {
 		return protocolErrorf("attached without a resume")
-	default:
-		close(l.attached)
 	}
+	close(l.attached)
 	if !r.started {
 		r.start(&wire.Started{Epoch: a.Epoch})
 	}
@@ -467,10 +475,8 @@ func (r *clientRun) signal(sig syscall.Signal) {
 	if len(r.sent) > sentSignals {
 		r.sent = r.sent[1:]
 	}
-	select {
-	case <-r.leg.attached:
+	if r.leg.isAttached() { // else it goes with the attaching
 		r.leg.link.Send(&wire.Frame{Kind: &wire.Frame_Signal{Signal: s}})
-	default: // it goes with the attaching
 	}
 }
 

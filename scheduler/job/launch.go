@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -369,6 +370,34 @@ func (l *Launcher) destroy(ctx context.Context, name string) {
 	if stopped {
 		end()
 	}
+}
+
+// Discard deletes the Job of a session that is lost with its worker: the Job's
+// controller may make another pod for it, which would serve nobody. It does not
+// wait.
+func (l *Launcher) Discard(session string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped {
+		return
+	}
+	l.serving.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		defer cancel()
+		// kube: jobs, list
+		jobs, err := l.config.Client.BatchV1().Jobs(l.config.Namespace).List(ctx, metav1.ListOptions{
+			LabelSelector: class.SessionLabel + "=" + Session(session) + "," + class.RoleLabel + "=" + class.RoleJob,
+		})
+		if err != nil {
+			l.config.Log.Warn("the Job of a lost session cannot be found; its worker's idle bound ends it", zap.String("session", session), zap.Error(err))
+			return
+		}
+		for i := range jobs.Items {
+			if j := &jobs.Items[i]; !finished(j) {
+				l.delete(ctx, j.Name, j.UID)
+			}
+		}
+	})
 }
 
 // reporter passes on what is new.

@@ -89,7 +89,7 @@ var _ = Describe("A Job", Label(labelJob), func() {
 		Expect(result(done)).To(exit(0))
 	}, NodeTimeout(planBound))
 
-	It("is deleted when the shim is killed", func(ctx SpecContext) {
+	It("ends when the shim is killed, and tells how", func(ctx SpecContext) {
 		mark := unique("killed")
 		run := jobs.child(e2e.Child{Mark: mark, Ready: true, Stay: true})
 		run.Steps = []e2e.Step{ready, {Signal: syscall.SIGKILL}}
@@ -97,8 +97,12 @@ var _ = Describe("A Job", Label(labelJob), func() {
 		Expect(r).To(killed(int(syscall.SIGKILL)))
 		session := sessionOf(r)
 		Eventually(func(g Gomega) {
-			g.Expect(jobsOf(ctx, session)).To(BeEmpty())
-			g.Expect(podsOf(ctx, session)).To(BeEmpty())
+			for _, p := range podsOf(ctx, session) {
+				g.Expect(p.Status.Phase).To(Equal(corev1.PodFailed))
+			}
+			for _, j := range jobsOf(ctx, session) {
+				g.Expect(condition(j, batchv1.JobFailed)).To(BeTrue())
+			}
 		}).WithContext(ctx).WithTimeout(jobTruthBound).Should(Succeed())
 	}, NodeTimeout(planBound))
 

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,7 +24,9 @@ var _ = everyWay("A shim that is killed", func(w way) {
 		r := one(ctx, run)
 		Expect(r).To(killed(int(syscall.SIGKILL)))
 		if w.name == labelJob { // the worker goes with its Job
-			Eventually(func() []corev1.Pod { return podsOf(ctx, sessionOf(r)) }).WithContext(ctx).WithTimeout(jobTruthBound).Should(BeEmpty())
+			Eventually(func() []corev1.Pod {
+				return slices.DeleteFunc(podsOf(ctx, sessionOf(r)), func(p corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed })
+			}).WithContext(ctx).WithTimeout(jobTruthBound).Should(BeEmpty())
 			return
 		}
 		Eventually(func(g Gomega) {
@@ -95,14 +98,51 @@ var _ = remoteWays("The loss of a worker", func(w way) {
 var _ = Describe("The loss of the scheduler", Serial, Label(labelWarm, labelLosses), func() {
 	AfterEach(recovered, NodeTimeout(readyBound))
 
-	It("loses its sessions honestly, and no ffmpeg stays", func(ctx SpecContext) {
-		done, worker := lingering(ctx, warm, e2e.Child{Ignore: []int{int(syscall.SIGTERM)}})
+	It("is noticed by none of 20 sessions", func(ctx SpecContext) {
+		release := e2e.Home + "/" + unique("release")
+		var plan e2e.Plan
+		var want []e2e.Flood
+		for i := range 20 {
+			flood := e2e.Flood{Seed: uint64(i), Bytes: 4*mib + int64(i)}
+			run := warm.child(e2e.Child{Ready: true, Stdout: flood, Stderr: e2e.Flood{Seed: 99, Bytes: mib}, Code: i})
+			run.Stdout.HoldAfter = mib // its ring and its pipes are full
+			run.Stdin = &e2e.Input{Open: true}
+			run.Steps = []e2e.Step{{Seen: &e2e.Seen{FD: 1, Bytes: mib}}, {File: release}, {Release: 1}}
+			plan.Runs, want = append(plan.Runs, run), append(want, flood)
+		}
+		done := begin(ctx, plan)
+		Eventually(func() float64 { return world.metric(ctx, `ffpod_sessions_running{placement="warm"}`) }).
+			WithContext(ctx).WithTimeout(readyBound).Should(BeNumerically(">=", 20))
 		world.find(ctx, "app.kubernetes.io/component=scheduler", "scheduler").delete(ctx, 10)
-		r := result(done)
-		Expect(r).To(exit(session.InfrastructureExit))
-		Expect(afterReady(r)).To(Satisfy(isOneLine), words(r))
-		Expect(afterReady(r)).To(ContainSubstring("the scheduler is shutting down"))
-		expectIdle(ctx, worker, lossBound)
+		world.awaitDeployments(ctx)
+		client.shell(ctx, "touch "+release)
+		var results []e2e.Result
+		Eventually(done).WithContext(ctx).WithTimeout(planBound).Should(Receive(&results))
+		for i, r := range results {
+			Expect(r).To(exit(i), words(r))
+			Expect(r.Stdout.SHA).To(Equal(want[i].SHA()))
+			Expect(r.Stderr.Bytes).To(BeEquivalentTo(mib+len("ready\n")), "a line of ffpod's own")
+		}
+	}, NodeTimeout(planBound+readyBound))
+
+	It("and of its caller at once leaves no ffmpeg behind", func(ctx SpecContext) {
+		scheduler := world.find(ctx, "app.kubernetes.io/component=scheduler", "scheduler")
+		mark := unique("both")
+		gone := e2e.Home + "/" + mark
+		run := warm.child(e2e.Child{Mark: mark, Ready: true, Stay: true, Ignore: []int{int(syscall.SIGTERM)}})
+		run.Steps = []e2e.Step{ready, {File: gone}, {Signal: syscall.SIGKILL}}
+		done := begin(ctx, e2e.Plan{Runs: []e2e.Run{run}})
+		worker := world.serving(ctx, "fake", labelWarm, mark)
+		scheduler.delete(ctx, 0)
+		client.shell(ctx, "touch "+gone)
+		Expect(result(done)).To(killed(int(syscall.SIGKILL)))
+		world.awaitDeployments(ctx)
+		// The next scheduler waits for a living shim, and knows then that there is none.
+		Eventually(func() []e2e.Process {
+			marked, err := worker.marked(ctx, mark)
+			Expect(err).NotTo(HaveOccurred())
+			return marked
+		}).WithContext(ctx).WithTimeout(lossBound + 30*time.Second).Should(BeEmpty())
 	}, NodeTimeout(planBound))
 
 	It("for long refuses a session within a bound", func(ctx SpecContext) {
