@@ -472,8 +472,9 @@ func TestDrain(t *testing.T) {
 		t.Errorf("waiting: %+v", got)
 	}
 	late := r.start("s3", nil, nil)
-	if got := late.refused(t); got.Refusal != wire.Refusal_DRAINING {
-		t.Errorf("late: %+v", got)
+	_, err = late.wait(t)
+	if lost, ok := errors.AsType[*session.LostError](err); !ok || lost.MayHaveStarted || !strings.Contains(lost.Error(), "shutting down") {
+		t.Errorf("late: %+v", err)
 	}
 }
 
