@@ -5,7 +5,7 @@
 //
 //	pod seen ──▶ container runs ──▶ opening ──▶ verified ──▶ serving
 //	                  ▲                │ failed      (Ready)    │ channel broke,
-//	                  └── at once..10 s┴────────────────────────┘ silent, suspected
+//	                  └── at once..3 s ┴────────────────────────┘ silent, suspected
 //
 // A worker is named by its pod's UID; what answers in it, by the boot nonce of
 // its supervisor. Slots, leases and sessions belong to the boot, not to the

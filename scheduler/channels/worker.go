@@ -23,7 +23,8 @@ const (
 	describeTimeout = 5 * time.Second        // one question
 	mostSilent      = 3                      // questions without an answer before the channel is given up
 	leastBackoff    = 100 * time.Millisecond // between tries, after the first
-	mostBackoff     = 10 * time.Second
+	mostBackoff     = 3 * time.Second
+	longLived       = 10 * time.Second      // a channel whose successor is tried at once
 	explainTimeout  = 3 * time.Second       // for the pod's status to say why a boot has ended
 	inquirePause    = time.Second           // between reads of a pod without a running container
 	partingPause    = 5 * time.Second       // before a worker that is about to end is tried again
@@ -107,7 +108,7 @@ func (w *worker) tend(ctx context.Context, c *conn, serving context.Context) {
 			begun := time.Now()
 			err = w.serve(serving, c)
 			w.lost(c, err)
-			if c = nil; time.Since(begun) > mostBackoff {
+			if c = nil; time.Since(begun) > longLived {
 				pause = 0
 			}
 		} else if ctx.Err() == nil && (time.Since(inquired) >= inquirePause || apierrors.IsNotFound(err)) {
@@ -151,15 +152,16 @@ func (w *worker) await(ctx context.Context) (*corev1.Pod, bool) {
 	}
 }
 
-// rest waits between two tries: less when the container has been replaced or
-// somebody waits for it.
+// rest waits between two tries: less when the container has been replaced, its
+// node is back, or somebody waits for it.
 func (w *worker) rest(ctx context.Context, container string, pause time.Duration) {
 	begun := time.Now()
+	before, _, _, _ := w.look()
 	pause = pause/2 + rand.N(pause+1)
 	short := wantedPause/2 + rand.N(wantedPause)
 	for {
 		pod, wanted, _, updated := w.look()
-		if container != "" && running(pod) != container {
+		if container != "" && running(pod) != container || lease.NodeSilent(before) && !lease.NodeSilent(pod) {
 			return
 		}
 		left := pause

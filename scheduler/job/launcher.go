@@ -39,7 +39,7 @@ type Config struct {
 	// Log defaults to none.
 	Log *zap.Logger
 	// Deadline is how long a Job outlives the scheduler that moves its deadline
-	// forward. Defaults to 10 min.
+	// forward. Defaults to 10 min, or twice the grace when that is more.
 	Deadline time.Duration
 	// TTL is how long a finished Job stays to be looked at. Defaults to 2 min.
 	TTL time.Duration
@@ -83,10 +83,10 @@ func New(c Config) (*Launcher, error) {
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
-	c.Deadline = cmp.Or(c.Deadline, 10*time.Minute)
+	c.Grace = cmp.Or(c.Grace, 5*time.Minute)
+	c.Deadline = cmp.Or(c.Deadline, max(10*time.Minute, 2*c.Grace))
 	c.TTL = cmp.Or(c.TTL, 2*time.Minute)
 	c.Explain = cmp.Or(c.Explain, time.Second)
-	c.Grace = cmp.Or(c.Grace, 5*time.Minute)
 	c.Idle = cmp.Or(c.Idle, 75*time.Second)
 	c.Doubt = cmp.Or(c.Doubt, time.Minute)
 	c.Reconcile = cmp.Or(c.Reconcile, 15*time.Second)

@@ -118,7 +118,8 @@ func ended(t *corev1.ContainerStateTerminated) string {
 	return join(what, t.Message)
 }
 
-// NodeSilent recognises the mark of the node lifecycle controller: it sets a
+// NodeSilent reports whether the pod's node does not answer Kubernetes. It
+// recognises the mark of the node lifecycle controller: it sets a
 // pod's Ready to false and leaves what the kubelet said of its containers.
 // Nodes themselves are not readable with rights in one namespace.
 func NodeSilent(pod *corev1.Pod) bool {

@@ -661,7 +661,7 @@ func refuse(w *world) (stop func()) {
 // Whoever waits does not wait for a backoff that grew before it came.
 func TestAWantedWorkerIsTriedSoon(t *testing.T) {
 	w := newWorld(t, pod("u1", nil))
-	for range 7 { // 100 ms, 200 ms, ... 6.4 s
+	for range 7 { // 100 ms, 200 ms, ... 3 s
 		w.opens <- nil
 	}
 	tick := time.NewTicker(time.Millisecond)
