@@ -25,9 +25,8 @@ func (c combination) String() string {
 	return fmt.Sprintf("shim %s, scheduler %s, worker %s", c.shim, c.scheduler, c.worker)
 }
 
-// resumes tells whether every part knows Resume. The previous release does not,
-// and of this one not every part yet.
-func (c combination) resumes() bool { return false }
+// resumes tells whether every part knows Resume: the previous release does not.
+func (c combination) resumes() bool { return c == combination{present, present, present} }
 
 func (c combination) install() *install { return installs[c.scheduler] }
 
