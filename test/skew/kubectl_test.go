@@ -67,12 +67,8 @@ func (i *install) play(ctx context.Context, runs ...e2e.Run) []e2e.Result {
 // living are the processes with the mark in all workers, warm and of Jobs. A pod
 // that cannot be asked is on its way or gone: ask again.
 func (i *install) living(ctx context.Context, mark string) ([]string, error) {
-	pods, err := kubectl(ctx, nil, "-n", i.namespace, "get", "pods", "-l", "ffpod.dev/class", "-o", "name", "--field-selector=status.phase=Running")
-	if err != nil {
-		return nil, err
-	}
 	var found []string
-	for _, pod := range strings.Fields(pods) {
+	for _, pod := range i.workers(ctx) {
 		out, err := kubectl(ctx, nil, "-n", i.namespace, "exec", pod, "-c", "worker", "--", e2e.Driver, "procs")
 		if err != nil {
 			return nil, err
@@ -88,6 +84,12 @@ func (i *install) living(ctx context.Context, mark string) ([]string, error) {
 		}
 	}
 	return found, nil
+}
+
+// workers are the pods of all classes, warm and of Jobs, that run.
+func (i *install) workers(ctx context.Context) []string {
+	GinkgoHelper()
+	return strings.Fields(i.must(ctx, "get", "pods", "-l", "ffpod.dev/class", "-o", "name", "--field-selector=status.phase=Running"))
 }
 
 // words is a result for a person.

@@ -80,8 +80,8 @@ var _ = Describe("A release and the next", func() {
 		It("lose nothing silently with scheduler "+scheduler+" when its channels break", func(ctx SpecContext) {
 			i := installs[scheduler]
 			i.disturb(ctx, func() {
-				for _, class := range []string{previous, present} {
-					i.must(ctx, "exec", "deploy/ffpod-"+class, "-c", "worker", "--", "sh", "-c",
+				for _, pod := range i.workers(ctx) {
+					i.must(ctx, "exec", pod, "-c", "worker", "--", "sh", "-c",
 						`for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline 2>/dev/null)" in "/ffpod/worker dial "*) kill -9 ${p#/proc/};; esac; done`)
 				}
 			})
@@ -178,15 +178,17 @@ func (c combination) killShims(ctx context.Context) {
 func (i *install) disturb(ctx context.Context, what func()) {
 	GinkgoHelper()
 	mark := unique("disturbed")
-	bytes := e2e.Flood{Seed: 11, Bytes: 24 * mib}
+	bytes := e2e.Flood{Seed: 11, Bytes: 30 * mib}
 	var of []combination
 	var runs []e2e.Run
 	for _, shim := range []string{previous, present} {
 		for _, worker := range []string{previous, present} {
-			c := combination{shim, i.release, worker}
-			r := c.child(warm, e2e.Child{Mark: mark, Ready: true, Stdout: bytes})
-			r.Stdout.Rate = 2 * mib // so that it runs for 12 s
-			of, runs = append(of, c), append(runs, r)
+			for _, policy := range []string{warm, jobs} {
+				c := combination{shim, i.release, worker}
+				r := c.child(policy, e2e.Child{Mark: mark, Ready: true, Stdout: bytes})
+				r.Stdout.Rate = 2 * mib // so that it runs for 15 s
+				of, runs = append(of, c), append(runs, r)
+			}
 		}
 	}
 	done := make(chan []e2e.Result, 1)
@@ -201,7 +203,7 @@ func (i *install) disturb(ctx context.Context, what func()) {
 	Expect(ok).To(BeTrue(), "the plan was not played")
 	for n, r := range results {
 		whole := r.Signal == 0 && r.Code == 0
-		AddReportEntry(of[n].String(), words(r), ReportEntryVisibilityFailureOrVerbose)
+		AddReportEntry(fmt.Sprintf("%s, %s", of[n], runs[n].Env[1]), words(r), ReportEntryVisibilityFailureOrVerbose)
 		if whole {
 			Expect(r.Stdout).To(carry(bytes), "a lie: "+of[n].String())
 			continue
