@@ -155,7 +155,7 @@ func (r *vectorRun) do(ctx context.Context) (Seen, error) {
 	}
 	for _, line := range strings.Split(string(stderr)+log, "\n") {
 		if argv, ok := strings.CutPrefix(line, toldArgv); ok {
-			seen.Parsed = append(seen.Parsed, strings.ReplaceAll(argv, r.s.path(r.home), ""))
+			seen.Parsed = append(seen.Parsed, strings.ReplaceAll(argv, r.s.path(r.home), "/cache"))
 		}
 	}
 	seen.Facts = r.facts(ctx, argv)
@@ -287,7 +287,7 @@ func (r *vectorRun) later(at []File) (problems []string) {
 const waiting = "ffpod: waiting for a worker"
 
 func (r *vectorRun) said(text string) []string {
-	text = strings.ReplaceAll(text, r.s.path(r.home), "")
+	text = strings.ReplaceAll(text, r.s.path(r.home), "/cache")
 	all := classes(text)
 	return slices.DeleteFunc(all, func(line string) bool { return strings.Contains(line, waiting) })
 }
