@@ -66,17 +66,18 @@ func (s *Scheduler) fenceOff(id string, w lease.Worker) {
 	s.mu.Lock()
 	r := s.sessions[id]
 	s.mu.Unlock()
+	verdict := verdictOf(w)
 	if r != nil {
 		if !r.begun.Load() {
 			r.cancel(errFenced)
 			return
 		}
-		w = r.worker
+		w, verdict = r.worker, string(r.decision.Verdict)
 	}
 	if w.Pod == "" {
 		return
 	}
-	s.background(s.cfg.Grace+afterGrace, func(ctx context.Context) { s.killed(ctx, id, w, wire.Cause_CAUSE_FENCED) })
+	s.background(s.cfg.Grace+afterGrace, func(ctx context.Context) { s.killed(ctx, id, w, verdict, wire.Cause_CAUSE_FENCED) })
 }
 
 // Clear returns once no session of the caller's account writes the outputs any

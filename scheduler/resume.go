@@ -374,14 +374,14 @@ func stateOf(d *wire.Description, id string) *wire.SessionState {
 func (r *run) kill(life context.Context, cause wire.Cause) {
 	ctx, cancel := context.WithTimeout(life, r.bound())
 	defer cancel()
-	r.sched.killed(ctx, r.id, r.worker, cause)
+	r.sched.killed(ctx, r.id, r.worker, string(r.decision.Verdict), cause)
 }
 
 // killed has the worker kill a session, and frees its outputs when it is dead. It
 // tries until ctx ends; then they are fenced for as long as the session can live.
-func (s *Scheduler) killed(ctx context.Context, id string, w lease.Worker, cause wire.Cause) {
+func (s *Scheduler) killed(ctx context.Context, id string, w lease.Worker, verdict string, cause wire.Cause) {
 	for pause := leastLook; ; pause = min(2*pause, mostLook) {
-		sup, err := s.supervisor(ctx, w, verdictOf(w))
+		sup, err := s.supervisor(ctx, w, verdict)
 		if is, dead := gone(err); is && dead {
 			s.fences.Free(id)
 			return

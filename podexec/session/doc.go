@@ -27,8 +27,29 @@
 //	  ExitAck ─────────────────────▶          after the last write(2)
 //
 // Instead of Started the server may send Refused: nothing was started. A
-// stream that ends without Exit or Refused is a lost session, whatever the
-// stream's own status says.
+// stream that ends without Exit, Refused or Lost says nothing about the session,
+// whatever the stream's own status says: it is resumed.
+//
+// # Resume
+//
+// A client that holds a ticket opens another stream when its own is of no use any
+// more: broken, silent for 9 s, or Detached in words. The first try is made at
+// once, later ones after random pauses.
+//
+//	client                          server
+//	  Resume(ticket, offsets) ─────▶          which bytes it has
+//	        ◀─────────────── Attached         epoch + 1; which bytes of stdin the server has,
+//	                                          which signals were delivered
+//	  Ack, Close ──────────────────▶ ◀─ Ack, Close      said again, in case they were lost
+//	  Data(stdin from there)* ─────▶ ◀─ Data(from the offsets)*
+//	  Signal(those not delivered)* ▶
+//	        ◀─────────────────── Exit         also when it had been sent before
+//
+// Each end keeps what the other has not acknowledged, each drops by offset what it
+// has: no byte is lost or repeated, and a signal is delivered once. The worker keeps
+// a session without a stream for the ticket's grace. A client that could not resume
+// until then, and for as long as a worker needs to end the process, reports a loss:
+// then nothing of the session runs any more.
 //
 // # Flow control
 //
@@ -43,6 +64,7 @@
 // # Life signs
 //
 // Each hop sends a Heartbeat when it has been quiet for 3 s, and takes a peer
-// that was silent for 20 s for dead. gRPC's own keepalive cannot do this: it is
-// answered by the transport even when the program behind it hangs.
+// that was silent for 20 s for dead; a client, which can dial again, after 9 s.
+// gRPC's own keepalive cannot do this: it is answered by the transport even when
+// the program behind it hangs.
 package session

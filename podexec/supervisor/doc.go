@@ -9,22 +9,29 @@
 //
 // # One session
 //
-//	         Start          fork              wait4               ExitAck
-//	(nothing) ───▶ admitted ───▶ running ────────────▶ exited ───────────▶ kept as record
-//	                  │             │  Signal, Kill,      │
-//	                  │             │  stream ended       │ stream ended
-//	                  ▼             ▼                     ▼
-//	               Refused      SIGKILL to the group   kept as record
+//	         Start          fork              wait4                ExitAck
+//	(nothing) ───▶ admitted ───▶ running ─────────────▶ exited ─────────────▶ kept as record
+//	                  │          ▲  │  │ Signal, Kill     ▲  │ Orphan, grace
+//	                  ▼          │  │  └──────────────────┤  └───────────────▶ kept as record
+//	               Refused       │  │ the stream ended    │
+//	                       Resume│  ▼                     │
+//	                         unattached ──────────────────┘
+//	                               Orphan: KILL after its time;  grace: q, TERM, KILL
 //
 // A slot is held from admitted to exited: it is free when the process group is
-// gone, not when somebody was told. A session whose stream ends is killed at
-// once; keeping it for a Resume is the protocol's next step.
+// gone, not when somebody was told. A session belongs to the supervisor, streams
+// come and go: the end of one kills nothing, only Kill and Orphan do, and the
+// supervisor's own timers. An order outlives whoever gave it, and is void once a
+// newer stream has been attached. One for a session that has not come bars it from
+// coming later. The session of a scheduler that gives no orders (Start.orders, the
+// previous release) ends with its stream.
 //
 // # Guarantees
 //
 //   - stdout and stderr are sent to their last byte before the Exit. When the
 //     process is gone but something outside its group still holds a pipe, the pipe
 //     is cut after it was idle for 2 s, and the Exit says so.
+//   - An exit is kept until it is acknowledged, or nobody can ask for it any more.
 //   - Nothing of a session outlives it: its process group gets SIGKILL before its
 //     leader is reaped, so the group's number cannot have been reused.
 //   - What left its group is found by the variable FFPOD_SESSION that it inherited,
