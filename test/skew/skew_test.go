@@ -79,12 +79,7 @@ var _ = Describe("A release and the next", func() {
 
 		It("lose nothing silently with scheduler "+scheduler+" when its channels break", func(ctx SpecContext) {
 			i := installs[scheduler]
-			i.disturb(ctx, func() {
-				for _, pod := range i.workers(ctx) {
-					i.must(ctx, "exec", pod, "-c", "worker", "--", "sh", "-c",
-						`for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline 2>/dev/null)" in "/ffpod/worker dial "*) kill -9 ${p#/proc/};; esac; done`)
-				}
-			})
+			i.disturb(ctx, func() { i.breakChannels(ctx) })
 			i.reaches(ctx)
 		}, NodeTimeout(playBound+readyBound))
 	}
@@ -212,6 +207,20 @@ func (i *install) disturb(ctx context.Context, what func()) {
 		Expect(of[n].resumes()).To(BeFalse(), "every part knows Resume: %s", words(r))
 	}
 	i.expectGone(ctx, mark, promptBound)
+}
+
+// breakChannels kills `worker dial` in every worker. One of a Job may end with its
+// session, and take the exec that did it along.
+func (i *install) breakChannels(ctx context.Context) {
+	GinkgoHelper()
+	const kill = `for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline 2>/dev/null)" in "/ffpod/worker dial "*) kill -9 ${p#/proc/} && echo killed;; esac; done`
+	for _, pod := range i.workers(ctx) {
+		out, err := kubectl(ctx, nil, "-n", i.namespace, "exec", pod, "-c", "worker", "--", "sh", "-c", kill)
+		if err != nil {
+			Expect(err).To(MatchError(ContainSubstring("exit code 137")))
+		}
+		Expect(out).To(ContainSubstring("killed"), "%s has no channel", pod)
+	}
 }
 
 // expectGone waits until no process of any worker has the mark.
