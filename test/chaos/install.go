@@ -65,11 +65,32 @@ func (w *world) apply(ctx context.Context) error {
 		return err
 	}
 	for _, o := range objects {
+		w.retag(o.Object)
 		if err := applyOne(ctx, client, mapper, o); err != nil {
 			return fmt.Errorf("apply %s %s: %w", o.GetKind(), o.GetName(), err)
 		}
 	}
 	return nil
+}
+
+// retag names the images to try: those of `images/build -tag`.
+func (w *world) retag(fields map[string]any) {
+	for name, value := range fields {
+		switch v := value.(type) {
+		case string:
+			if image, ok := strings.CutSuffix(v, ":dev"); ok && name == "image" {
+				fields[name] = image + ":" + w.tag
+			}
+		case map[string]any:
+			w.retag(v)
+		case []any:
+			for _, item := range v {
+				if m, ok := item.(map[string]any); ok {
+					w.retag(m)
+				}
+			}
+		}
+	}
 }
 
 func applyOne(ctx context.Context, client dynamic.Interface, mapper meta.RESTMapper, o *unstructured.Unstructured) error {

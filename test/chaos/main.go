@@ -32,6 +32,7 @@ type options struct {
 	seed      uint64
 	faults    int
 	out, lock string
+	tag       string
 	only      *regexp.Regexp
 	planOnly  bool
 	verbose   bool
@@ -50,6 +51,7 @@ func parse(args []string) (options, error) {
 	flags.BoolVar(&o.verbose, "v", false, "print every session")
 	flags.BoolVar(&o.keep, "keep", false, "use the install of an earlier run, and leave it")
 	flags.IntVar(&o.parallel, "parallel", 6, "most scenes of one session at a time")
+	flags.StringVar(&o.tag, "tag", "dev", "of the images, loaded before; see images/build")
 	flags.StringVar(&o.lock, "lock", "", "file to flock, shared, or exclusively while the cluster is broken: for a cluster that others use")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -103,6 +105,7 @@ func run(ctx context.Context, args []string) (good bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	w.tag = o.tag
 	b := &book{path: o.out, began: time.Now(), Report: Report{
 		Seed: o.seed, Planned: len(scenes), Began: time.Now().Format(time.RFC3339),
 		Command: "go run ./test/chaos " + strings.Join(args, " "),

@@ -38,6 +38,7 @@ type world struct {
 	census  census
 	command string // the built test/cluster
 	dir     string // for what is built
+	tag     string // of the images
 
 	clientPid int // of a process in the client's container, on this machine
 	clientEnv []string
