@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func main() {
@@ -254,7 +256,10 @@ func hold(path string, how int) (release func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// usable says whether an earlier run's install is still there.
-func (w *world) usable(ctx context.Context) bool { return w.deployed(ctx) }
+// usable says whether an earlier run's install is still there, of the same images.
+func (w *world) usable(ctx context.Context) bool {
+	d, err := w.set.AppsV1().Deployments(namespace).Get(ctx, "ffpod-scheduler", metav1.GetOptions{})
+	return err == nil && strings.HasSuffix(d.Spec.Template.Spec.Containers[0].Image, ":"+w.tag) && w.deployed(ctx)
+}
 
 func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
