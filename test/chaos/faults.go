@@ -79,7 +79,9 @@ var (
 func faults() []fault {
 	all := []fault{
 		{name: "shim-rst", expect: survive, moments: connected, strike: resetShim},
-		{name: "shim-reject", expect: survive, moments: connected, strike: blockShim("reject with tcp reset", 300*time.Millisecond)},
+		{name: "shim-rst-far", expect: survive, moments: connected, strike: resetShimFar},
+		// Only the scheduler sees this one at once; to it, such a shim is dead.
+		{name: "shim-rst-half", expect: either, moments: connected, strike: blockShim("reject with tcp reset", 300*time.Millisecond)},
 		{name: "shim-drop-2s", expect: survive, moments: connected, strike: blockShim("drop", 2*time.Second)},
 		{name: "shim-drop-6s", expect: survive, moments: connected, strike: blockShim("drop", 6*time.Second)},
 		{name: "shim-drop-15s", expect: survive, moments: connected, strike: blockShim("drop", 15*time.Second)},

@@ -107,6 +107,22 @@ func resetShim(ctx context.Context, w *world, at []*session) (time.Time, error) 
 	return time.Now(), err
 }
 
+// resetShimFar is the same from the scheduler's end.
+func resetShimFar(ctx context.Context, w *world, at []*session) (time.Time, error) {
+	ports, err := at[0].awaitPorts(ctx)
+	if err != nil {
+		return time.Now(), err
+	}
+	scheduler, err := w.scheduler(ctx)
+	if err != nil {
+		return time.Now(), err
+	}
+	for _, p := range ports {
+		err = errors.Join(err, reset(scheduler.pid, "dport", "=", fmt.Sprintf(":%d", p)))
+	}
+	return time.Now(), err
+}
+
 // blockShim drops or rejects the packets of the connection that a session has.
 func blockShim(verdict string, d time.Duration) strike {
 	return func(ctx context.Context, w *world, at []*session) (time.Time, error) {
