@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"syscall"
 	"time"
 )
@@ -157,7 +158,11 @@ func find(name string) fault {
 
 type strike = func(ctx context.Context, w *world, at []*session) (time.Time, error)
 
-// both does two things at once; whole again is when both are.
+// between is from one thing that breaks to the next, of faults that are two.
+const between = 80 * time.Millisecond
+
+// both does two things, the second while the first is still broken; whole again is
+// when both are.
 func both(a, b strike) strike {
 	return func(ctx context.Context, w *world, at []*session) (time.Time, error) {
 		type result struct {
@@ -169,15 +174,10 @@ func both(a, b strike) strike {
 			healed, err := a(ctx, w, at)
 			other <- result{healed, err}
 		}()
+		lasting(ctx, between)
 		healed, err := b(ctx, w, at)
 		r := <-other
-		if r.err != nil {
-			err = r.err
-		}
-		if r.healed.After(healed) {
-			healed = r.healed
-		}
-		return healed, err
+		return later(healed, r.healed), errors.Join(r.err, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A process is one that some invocation of this command started. A pid alone
@@ -51,6 +54,11 @@ func daemonise(p part) error {
 		return err
 	}
 	defer log.Close()
+	// What this command has inherited, such as a lock that its caller took with
+	// flock(1), must not live on in a daemon. Go's own are marked already.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("mark inherited descriptors: %w", err)
+	}
 	groups := cgroupDirs("system")
 	argv := append([]string{"-c", joinAndExec, "sh", strconv.Itoa(len(groups))}, groups...)
 	command := exec.Command("/bin/sh", append(argv, p.argv...)...)
