@@ -57,8 +57,8 @@ type shim struct {
 // run decides and does it.
 func (s *shim) run() int {
 	if s.settings.Mode == ffmpeg.ForceLocal {
-		s.log("local", "the mode is local")
 		s.understand()
+		s.log("local", "the mode is local")
 		return s.local()
 	}
 	env := decision.Environment(s.settings, s.getenv)
