@@ -14,8 +14,12 @@ import (
 // (memory.oom.group, which kubelets set), hence every session of the worker. So
 // the largest session is ended a little before.
 const (
-	memoryPoll  = 250 * time.Millisecond
-	memoryBound = 95 // per cent of the limit
+	// memoryPoll is the time between looks while there is room, memoryLeast the one
+	// while there is none: a session may take as much as memoryGrowth a second.
+	memoryPoll   = 250 * time.Millisecond
+	memoryLeast  = 10 * time.Millisecond
+	memoryGrowth = 4 << 30
+	memoryBound  = 95 // per cent of the limit
 	// memoryBlame is the share of the limit, in per cent, that all sessions
 	// together must hold to be worth ending: a volume in memory that is full is
 	// not emptied by it.
@@ -34,7 +38,7 @@ const (
 type memoryWatch struct {
 	group memoryGroup
 	proc  string        // where procfs is
-	every time.Duration // between looks
+	every time.Duration // the longest time between looks
 
 	mu    sync.Mutex
 	held  map[*watched]struct{}
@@ -101,24 +105,38 @@ func (m *memoryWatch) leave(w *watched) bool {
 }
 
 func (m *memoryWatch) poll(stop <-chan struct{}) {
-	tick := time.NewTicker(m.every)
-	defer tick.Stop()
+	timer := time.NewTimer(min(memoryLeast, m.every))
+	defer timer.Stop()
 	for {
 		select {
 		case <-stop:
 			return
-		case now := <-tick.C:
-			m.look(now)
+		case now := <-timer.C:
+			timer.Reset(m.look(now))
 		}
 	}
 }
 
-// look ends the largest session if memory is short.
-func (m *memoryWatch) look(now time.Time) {
+// look ends the largest session if memory is short. It returns how soon to look
+// again.
+func (m *memoryWatch) look(now time.Time) time.Duration {
 	use, err := m.group.usage()
-	if err != nil || !use.short() {
-		return
+	if err != nil {
+		return m.every
 	}
+	if use.short() {
+		m.endLargest(use, now)
+	}
+	return min(m.every, use.pace())
+}
+
+// pace is the time in which memory may be short.
+func (u memoryUse) pace() time.Duration {
+	room := u.limit/100*memoryBound - u.held()
+	return max(memoryLeast, time.Duration(float64(room)/memoryGrowth*float64(time.Second)))
+}
+
+func (m *memoryWatch) endLargest(use memoryUse, now time.Time) {
 	m.mu.Lock()
 	w := m.largest(use.limit, now)
 	if w != nil {

@@ -130,6 +130,15 @@ func TestMemoryUsage(t *testing.T) {
 	}
 }
 
+// Looks come closer as memory fills: the kernel is quick, and kills more.
+func TestPace(t *testing.T) {
+	for used, want := range map[int64]time.Duration{0: 475 * time.Millisecond, 1 << 29: 350 * time.Millisecond, 1900 << 20: memoryLeast, 3 << 30: memoryLeast} {
+		if got := (memoryUse{limit: 2 << 30, usage: used}).pace(); got.Round(5*time.Millisecond) != want {
+			t.Errorf("%d MiB used: %s, want %s", used>>20, got, want)
+		}
+	}
+}
+
 // The watch looks at a tree of files that says what the kernel would.
 func TestTheLargestSessionEndsOneAtATime(t *testing.T) {
 	stat := func(pgid, pages int) string {
@@ -288,7 +297,7 @@ func TestShortMemoryEndsTheLargest(t *testing.T) {
 func TestTheKernelsKillIsKnown(t *testing.T) {
 	g := cgroup(t, 64<<20)
 	f := newForking()
-	m := &memoryWatch{group: g, proc: "/proc", every: time.Hour, held: map[*watched]struct{}{}}
+	m := &memoryWatch{group: g, proc: t.TempDir(), every: time.Hour, held: map[*watched]struct{}{}} // it finds nobody to blame
 	p := inside(t, f, g, "exec sleep 3600")
 	quiet := m.enter(p.pid, func(int64, int64) { t.Error("ended by us") })
 	if quiet() {
@@ -311,13 +320,13 @@ func TestTheKernelsKillIsKnown(t *testing.T) {
 // says so; a session that is killed by others does not.
 func TestTheExitTellsOfMemory(t *testing.T) {
 	for name, c := range map[string]struct {
-		every  time.Duration
+		proc   string
 		script string
 		want   wire.Cause
 	}{
-		"the supervisor was quicker": {5 * time.Millisecond, hog(125), wire.Cause_CAUSE_MEMORY},
-		"the kernel was quicker":     {time.Hour, "exec tail /dev/zero", wire.Cause_CAUSE_MEMORY},
-		"by its own hand":            {time.Hour, "kill -9 $$", wire.Cause_CAUSE_UNSPECIFIED},
+		"the supervisor was quicker": {"/proc", hog(125), wire.Cause_CAUSE_MEMORY},
+		"the kernel was quicker":     {t.TempDir(), "exec tail /dev/zero", wire.Cause_CAUSE_MEMORY},
+		"by its own hand":            {"/proc", "kill -9 $$", wire.Cause_CAUSE_UNSPECIFIED},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := cgroup(t, 128<<20)
@@ -325,7 +334,7 @@ func TestTheExitTellsOfMemory(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.memory = &memoryWatch{group: g, proc: "/proc", every: c.every, held: map[*watched]struct{}{}}
+			s.memory = &memoryWatch{group: g, proc: c.proc, every: time.Hour, held: map[*watched]struct{}{}}
 			script := "echo $$ > " + g.dir + "/cgroup.procs && " + c.script
 			start := &wire.Start{Session: "exit-" + strconv.Itoa(os.Getpid()), Program: wire.Program_FFMPEG, Argv: [][]byte{[]byte("-c"), []byte(script)}, Cwd: []byte("/"), Orders: true}
 			r, _, err := s.begin(start)
