@@ -37,6 +37,7 @@ type options struct {
 	tag       string
 	only      *regexp.Regexp
 	planOnly  bool
+	table     string
 	verbose   bool
 	keep      bool
 	parallel  int
@@ -50,6 +51,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.out, "o", "out/chaos.json", "report, written anew after each scene; logs of bad scenes go beside it")
 	only := flags.String("only", "", "regexp: only the faults whose name matches")
 	flags.BoolVar(&o.planOnly, "plan", false, "print the plan and do nothing")
+	flags.StringVar(&o.table, "table", "", "print this report as the tables of docs/reliability.md and do nothing")
 	flags.BoolVar(&o.verbose, "v", false, "print every session")
 	flags.BoolVar(&o.keep, "keep", false, "use the install of an earlier run, and leave it")
 	flags.IntVar(&o.parallel, "parallel", 6, "most scenes of one session at a time")
@@ -64,6 +66,15 @@ func parse(args []string) (options, error) {
 		err = fmt.Errorf("arguments %q, -faults %d, -parallel %d: want none, and at least 1", flags.Args(), o.faults, o.parallel)
 	}
 	return o, err
+}
+
+// again is the command that plays the same scenes.
+func (o options) again() string {
+	text := fmt.Sprintf("go run ./test/chaos -seed %d -faults %d", o.seed, o.faults)
+	if only := o.only.String(); only != "" {
+		text += fmt.Sprintf(" -only '%s'", only)
+	}
+	return text
 }
 
 // chosen are the faults of a run.
@@ -83,6 +94,9 @@ func run(ctx context.Context, args []string) (good bool, err error) {
 	}
 	if err != nil {
 		return false, err
+	}
+	if o.table != "" {
+		return true, table(os.Stdout, o.table)
 	}
 	scenes := plan(o.seed, o.faults, o.chosen())
 	if len(scenes) == 0 {
@@ -110,7 +124,7 @@ func run(ctx context.Context, args []string) (good bool, err error) {
 	w.tag = o.tag
 	b := &book{path: o.out, began: time.Now(), Report: Report{
 		Seed: o.seed, Planned: len(scenes), Began: time.Now().Format(time.RFC3339),
-		Command: "go run ./test/chaos " + strings.Join(args, " "),
+		Command: o.again(),
 	}}
 	g := &stage{world: w, book: b, logs: strings.TrimSuffix(o.out, ".json") + "-logs"}
 	if err := g.perform(ctx, o, scenes); err != nil {

@@ -219,28 +219,31 @@ func (r Report) print(w io.Writer) {
 		r.Lies, r.Hangs, r.Orphans, r.Overlaps, r.Broken, r.Undone, r.Missed)
 	fmt.Fprintf(w, "kill %d ms median, %d ms worst of %d; worst resume %d ms, silence %d ms, service again %d ms\n",
 		r.MedianKillMs, r.WorstKillMs, r.Kills, r.WorstResumeMs, r.WorstGapMs, r.WorstServiceMs)
-	sums := map[string]*Row{}
-	var names []string
-	for _, row := range r.Table {
-		sum := sums[row.Fault]
-		if sum == nil {
-			sum = &Row{Fault: row.Fault}
-			sums[row.Fault] = sum
-			names = append(names, row.Fault)
-		}
-		sum.Sessions += row.Sessions
-		sum.Exact += row.Exact
-		sum.Failed += row.Failed
-		sum.Killed += row.Killed
-		sum.Bad += row.Bad
-		sum.WorstKillMs, sum.WorstResumeMs = max(sum.WorstKillMs, row.WorstKillMs), max(sum.WorstResumeMs, row.WorstResumeMs)
-		sum.WorstEndMs = max(sum.WorstEndMs, row.WorstEndMs)
-	}
-	slices.Sort(names)
 	fmt.Fprintf(w, "\n%-28s %8s %6s %6s %6s %4s %8s %8s %8s\n", "fault", "sessions", "exact", "failed", "killed", "bad", "kill", "resume", "failure")
-	for _, name := range names {
-		s := sums[name]
-		fmt.Fprintf(w, "%-28s %8d %6d %6d %6d %4d %5d ms %5d ms %5d ms\n", name, s.Sessions, s.Exact, s.Failed, s.Killed, s.Bad,
+	for _, s := range r.byFault() {
+		fmt.Fprintf(w, "%-28s %8d %6d %6d %6d %4d %5d ms %5d ms %5d ms\n", s.Fault, s.Sessions, s.Exact, s.Failed, s.Killed, s.Bad,
 			s.WorstKillMs, s.WorstResumeMs, s.WorstEndMs)
 	}
+}
+
+// byFault sums the table's moments up.
+func (r Report) byFault() []*Row {
+	sums := map[string]*Row{}
+	var all []*Row
+	for _, row := range r.Table {
+		if sums[row.Fault] == nil {
+			sums[row.Fault] = &Row{Fault: row.Fault}
+			all = append(all, sums[row.Fault])
+		}
+		sums[row.Fault].add(row)
+	}
+	slices.SortFunc(all, func(a, b *Row) int { return cmp.Compare(a.Fault, b.Fault) })
+	return all
+}
+
+// add sums counts up and keeps the worst of times.
+func (r *Row) add(o Row) {
+	r.Sessions, r.Exact, r.Failed, r.Killed, r.Bad = r.Sessions+o.Sessions, r.Exact+o.Exact, r.Failed+o.Failed, r.Killed+o.Killed, r.Bad+o.Bad
+	r.WorstKillMs, r.WorstResumeMs = max(r.WorstKillMs, o.WorstKillMs), max(r.WorstResumeMs, o.WorstResumeMs)
+	r.WorstEndMs = max(r.WorstEndMs, o.WorstEndMs)
 }
