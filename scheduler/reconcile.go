@@ -48,11 +48,22 @@ func (s *Scheduler) reconcile() {
 // foreign looks after a session that another process began.
 func (s *Scheduler) foreign(w channels.WorkerState, state *wire.SessionState) {
 	id := state.GetSession()
-	rec, err := readRecord(state.GetRecord())
 	s.mu.Lock()
 	_, ours := s.sessions[id]
 	_, known := s.adopted[id]
-	if ours || err != nil {
+	s.mu.Unlock()
+	if ours {
+		return
+	}
+	var rec Record
+	if !known {
+		var err error
+		if rec, err = readRecord(state.GetRecord()); err != nil {
+			return // of nobody that could be told
+		}
+	}
+	s.mu.Lock()
+	if s.sessions[id] != nil {
 		s.mu.Unlock()
 		return
 	}
