@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -29,6 +31,12 @@ func (r *run) claim(ctx context.Context) error {
 		return nil
 	}
 	s := r.sched
+	late := errors.New("its outputs are not free")
+	waiting, cancel := context.WithDeadlineCause(ctx, r.deadline, late)
+	defer cancel()
+	reason := ""
+	say := func(why string) { reason = why; r.progress("queued", why, 0) }
+	s.awaitStrangers(waiting, say)
 	s.reconcile() // what workers of another scheduler write
 	older, err := s.fences.Claim(r.fenced())
 	if err != nil {
@@ -39,11 +47,7 @@ func (r *run) claim(ctx context.Context) error {
 		s.log.Info("session is ended for a newer writer", zap.String("session", h.Session), zap.String("newer", r.id), zap.String("worker", h.Worker.Pod))
 		s.fenceOff(h.Session, h.Worker)
 	}
-	late := errors.New("its outputs are not free")
-	waiting, cancel := context.WithDeadlineCause(ctx, r.deadline, late)
-	defer cancel()
-	reason := ""
-	err = s.fences.Wait(waiting, r.id, func(why string) { reason = why; r.progress("queued", why, 0) })
+	err = s.fences.Wait(waiting, r.id, say)
 	switch {
 	case err == nil:
 		return nil
@@ -53,6 +57,36 @@ func (r *run) claim(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	return refuse(wire.Refusal_FENCED, "wait until then, or write other files", "the outputs are not free: %s", reason)
+}
+
+// awaitStrangers waits until every worker has answered that ran before this
+// scheduler did: one that is silent may run a writer of which nobody here knows. It
+// gives up when such a writer is dead by its worker's own timers, and with ctx.
+func (s *Scheduler) awaitStrangers(ctx context.Context, say func(reason string)) {
+	known := s.begun.Add(s.cfg.Grace + afterGrace)
+	for said := ""; time.Now().Before(known); {
+		reason := s.stranger()
+		if reason == "" || ctx.Err() != nil {
+			return
+		}
+		if reason != said {
+			said = reason
+			say(reason)
+		}
+		sleep(ctx, strangerInterval)
+	}
+}
+
+const strangerInterval = 250 * time.Millisecond
+
+// stranger says which worker has not answered yet.
+func (s *Scheduler) stranger() string {
+	for _, w := range slices.Concat(s.cfg.Pool.Workers(), s.cfg.Jobs.Workers()) {
+		if w.Description == nil && !w.Began.IsZero() && w.Began.Before(s.begun) {
+			return "worker " + w.Pod + " has not told yet what it writes"
+		}
+	}
+	return ""
 }
 
 func fencedOff() error {
@@ -83,6 +117,7 @@ func (s *Scheduler) fenceOff(id string, w lease.Worker) {
 // Clear returns once no session of the caller's account writes the outputs any
 // more. Those that do are killed.
 func (s *Scheduler) Clear(ctx context.Context, caller store.Caller, keys []string) error {
+	s.awaitStrangers(ctx, func(string) {})
 	s.reconcile()
 	id := "clear-" + strings.ToLower(rand.Text())
 	older, err := s.fences.Claim(fence.Session{ID: id, Owner: owner(caller), Keys: keys, Asked: s.cfg.Now()})

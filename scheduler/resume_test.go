@@ -290,3 +290,24 @@ func TestAForeignSessionIsOrphaned(t *testing.T) {
 		t.Error(w.ordered())
 	}
 }
+
+// A worker that was there before this scheduler, and is silent, may run a writer of
+// the same files.
+func TestANewWriterWaitsForSilentWorkers(t *testing.T) {
+	r := newRig(t, nil)
+	silent := r.add("silent", 1, func(wire.Runner_RunServer) error { return nil })
+	r.pool.mu.Lock()
+	silent.state.Began, silent.state.Ready = time.Now().Add(-time.Hour), false
+	r.pool.mu.Unlock()
+	r.add("w", 1, prints([]byte("x"), 0))
+	s := r.start("s1", nil, nil)
+	if p := within(t, s.progress, "why it waits"); !strings.Contains(p.GetReason(), "worker silent has not told") {
+		t.Errorf("it waits for %q", p.GetReason())
+	}
+	r.pool.mu.Lock()
+	silent.state.Description = &wire.Description{}
+	r.pool.mu.Unlock()
+	if exit, err := s.wait(t); err != nil || exit.GetCode() != 0 {
+		t.Errorf("exit %v, %v", exit, err)
+	}
+}

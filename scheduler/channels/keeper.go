@@ -90,6 +90,8 @@ type WorkerState struct {
 	// Description is the last answer of the present boot, nil before the first
 	// one. It is not to be changed.
 	Description *wire.Description
+	// Began is when the running container began, by its node's clock; zero: none runs.
+	Began time.Time
 	// Asked is when it was asked for, Since when the boot first answered, Ended
 	// since when it has been known that no session of it runs; zero: one does.
 	Asked, Since, Ended time.Time

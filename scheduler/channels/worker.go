@@ -74,6 +74,9 @@ func (w *worker) state() WorkerState {
 		Worker:   lease.Worker{Class: w.pod.Labels[w.keeper.config.ClassLabel], Pod: w.pod.Name, PodUID: string(w.pod.UID), Node: w.pod.Spec.NodeName, Job: jobOf(w.pod)},
 		Draining: w.draining(),
 	}
+	if c := lease.Status(w.pod); c != nil && c.State.Running != nil {
+		s.Began = c.State.Running.StartedAt.Time
+	}
 	if b := w.boot; b != nil && !b.over {
 		s.Worker, s.Slots, s.Used, s.Ready = b.worker, b.slots.total, b.slots.used(), w.conn != nil && w.conn.silent == 0
 		s.Description, s.Asked, s.Since, s.Ended = b.description, b.asked, b.since, b.idle
