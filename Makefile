@@ -87,7 +87,7 @@ chaos-long: ## The same with 512 faults: 50 min
 	$(CHAOS) -faults 512 -o out/chaos-long.json
 
 .PHONY: jellyfin
-jellyfin: ## What Jellyfin does with ffmpeg and sees of it, on this machine and in pods: 25 min
+jellyfin: ## What Jellyfin does with ffmpeg and sees of it, on this machine and in pods: 30 min
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/jellyfin
 
 .PHONY: skew

@@ -159,7 +159,7 @@ func media(ctx context.Context) string {
 	GinkgoHelper()
 	ffmpeg, err := exec.LookPath("ffmpeg")
 	Expect(err).NotTo(HaveOccurred(), "the library is made with ffmpeg; install it (apt-get install ffmpeg)")
-	say("make the library (half a minute, once)")
+	say("make the library, unless it is there (half a minute)")
 	dir, err := jellyfin.MakeMedia(ctx, ffmpeg, cache())
 	Expect(err).NotTo(HaveOccurred())
 	return dir
