@@ -114,7 +114,7 @@ func faults() []fault {
 		{name: "worker-delete-now", expect: fail, strike: deleteWorkers(0)},
 		{name: "worker-evict", expect: told, strike: evictWorkers},
 		{name: "job-delete", expect: fail, kinds: []kind{job}, moments: []moment{starting, first, mid, last}, strike: deleteJobs},
-		{name: "memory-hog", expect: either, kinds: []kind{stdout}, moments: []moment{mid}, strike: hogMemory},
+		{name: "memory-hog", expect: survive, kinds: []kind{stdout}, moments: []moment{mid, mid, mid}, strike: hogMemory},
 		{name: "scheduler-kill-takeover", expect: die, kinds: writers, moments: []moment{mid, mid, last}, strike: takeOverAfter(killScheduler)},
 		{name: "channel-rst-takeover", expect: die, kinds: writers, moments: []moment{mid, mid, last}, strike: takeOverAfter(resetChannels)},
 		{name: "scheduler-and-shims-kill", expect: die, orphan: afterGrace, strike: both(killScheduler, signalShims(syscall.SIGKILL))},

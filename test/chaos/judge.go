@@ -130,6 +130,11 @@ func (s *session) broken(f fault, v verdict) string {
 		return string(v)
 	case s.missed != nil:
 		return ""
+	case s.act != nil && s.act.Hog > 0:
+		if v == failed && strings.Contains(s.words(), "memory") {
+			return ""
+		}
+		return "must be told of the memory"
 	case f.scope == ofSession && s.Moment == beside && v != exact:
 		return "must not be disturbed"
 	case f.expect == survive && v != exact && s.Moment.started():
