@@ -22,7 +22,11 @@ func (r *run) execute(ctx context.Context, first *wire.Frame) error {
 	whole := ctx // of the shim's stream
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stream, err := r.held.Runner().Run(ctx)
+	// The worker's stream outlives the shim's: what the shim said last, the ExitAck,
+	// has still to arrive.
+	streaming, hangUp := context.WithCancelCause(context.WithoutCancel(whole))
+	defer hangUp(nil)
+	stream, err := r.held.Runner().Run(streaming)
 	if err != nil && first.GetStart() == nil {
 		return r.broken(ctx, err)
 	}
@@ -36,7 +40,7 @@ func (r *run) execute(ctx context.Context, first *wire.Frame) error {
 	running.Inc()
 	defer running.Dec()
 	opts := r.sched.cfg.Link.ForClient()
-	opts.Cancel = func() { cancel(fmt.Errorf("worker %s is silent, or takes nothing more", w.Pod)) }
+	opts.Cancel = func() { hangUp(fmt.Errorf("worker %s is silent, or takes nothing more", w.Pod)) }
 	link := session.NewLink(stream, opts)
 	defer link.Close()
 	watched := make(chan struct{})
