@@ -173,7 +173,7 @@ func (c combination) killShims(ctx context.Context) {
 func (i *install) disturb(ctx context.Context, what func()) {
 	GinkgoHelper()
 	mark := unique("disturbed")
-	bytes := e2e.Flood{Seed: 11, Bytes: 30 * mib}
+	bytes := e2e.Flood{Seed: 11, Bytes: 8 * mib}
 	var of []combination
 	var runs []e2e.Run
 	for _, shim := range []string{previous, present} {
@@ -181,7 +181,7 @@ func (i *install) disturb(ctx context.Context, what func()) {
 			for _, policy := range []string{warm, jobs} {
 				c := combination{shim, i.release, worker}
 				r := c.child(policy, e2e.Child{Mark: mark, Ready: true, Stdout: bytes})
-				r.Stdout.Rate = 2 * mib // so that it runs for 15 s
+				r.Stdout.Rate = 512 << 10 // so that it runs for 16 s
 				of, runs = append(of, c), append(runs, r)
 			}
 		}

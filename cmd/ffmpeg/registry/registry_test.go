@@ -611,8 +611,8 @@ func TestRemoved(t *testing.T) {
 					t.Error("two hold the lock")
 				}
 				runtime.Gosched()
-				r.remove(fd, "k-x")
 				inside.Add(-1)
+				r.remove(fd, "k-x") // from here on the name is another's
 				_ = unix.Close(fd)
 			}
 		})
