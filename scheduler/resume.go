@@ -217,7 +217,7 @@ func (r *run) end(life context.Context, err error) func() {
 	case begun && (errors.Is(err, errSuperseded) || errors.Is(context.Cause(life), errSuperseded)):
 		return nil // another stream tells the rest
 	case begun && r.start == nil && r.epoch.Load() == 0 && errors.Is(err, session.ErrShimGone):
-		return nil // it was never attached here: the next round of reconcile looks at it
+		return func() { r.awaited(life, err) } // it was never attached here: its shim may be back elsewhere
 	case r.exit != nil && errors.Is(err, session.ErrShimGone):
 		// The shim has the exit, or is dead. Either way nobody asks for it again.
 		r.finish(life, nil)
@@ -281,12 +281,12 @@ func (r *run) bound() time.Duration { return r.sched.cfg.Grace + afterGrace }
 // awaited waits for the shim to resume; it is as dead as a silent one when it does
 // not.
 func (r *run) awaited(life context.Context, why error) {
-	timer := time.NewTimer(shimSilent)
+	timer := time.NewTimer(r.sched.silent)
 	defer timer.Stop()
 	select {
 	case <-life.Done():
 	case <-timer.C:
-		r.orphan(life, fmt.Errorf("%w, and nobody resumed within %s: %w", session.ErrShimGone, shimSilent, why), shimGone)
+		r.orphan(life, fmt.Errorf("%w, and nobody resumed within %s: %w", session.ErrShimGone, r.sched.silent, why), shimGone)
 	}
 }
 
@@ -319,6 +319,9 @@ func (r *run) order(life context.Context, after time.Duration) error {
 		if err != nil {
 			return err
 		}
+		if err := r.learn(ctx, sup); err != nil {
+			return err
+		}
 		call, done := context.WithTimeout(ctx, orderTimeout)
 		_, err = sup.Orphan(call, &wire.OrphanRequest{Session: r.id, Epoch: max(r.epoch.Load(), 1), AfterMs: uint32(after.Milliseconds())})
 		done()
@@ -330,6 +333,26 @@ func (r *run) order(life context.Context, after time.Duration) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// learn asks which stream is the last of a session that was resumed and never
+// attached here. errSuperseded: somebody is attached, at another replica.
+func (r *run) learn(ctx context.Context, sup wire.SupervisorClient) error {
+	if r.start != nil || r.epoch.Load() != 0 {
+		return nil
+	}
+	call, done := context.WithTimeout(ctx, orderTimeout)
+	defer done()
+	d, err := sup.Describe(call, &wire.DescribeRequest{})
+	if err != nil {
+		return nil // the order fails too, and is tried again
+	}
+	state := stateOf(d, r.id)
+	if state.GetAttached() {
+		return errSuperseded
+	}
+	r.epoch.Store(state.GetEpoch())
+	return nil
 }
 
 // dead waits until the worker says that the session is over. errSuperseded:

@@ -311,3 +311,37 @@ func TestANewWriterWaitsForSilentWorkers(t *testing.T) {
 		t.Errorf("exit %v, %v", exit, err)
 	}
 }
+
+// A shim that resumes and dies before it is attached leaves no slot taken.
+func TestAShimThatDiesWhileItResumes(t *testing.T) {
+	r := newRig(t, nil)
+	r.sched.silent = 50 * time.Millisecond
+	var w *fakeWorker
+	var streams atomic.Int32
+	ready, resuming := make(chan struct{}), make(chan struct{}, 8)
+	w = r.add("w", 1, func(s wire.Runner_RunServer) error {
+		<-ready
+		if streams.Add(1) == 1 {
+			w.knows(startOf(s))
+			_ = begin(s)
+			return errors.New("the channel broke")
+		}
+		_, _ = s.Recv()
+		resuming <- struct{}{}
+		<-s.Context().Done() // it does not answer
+		return nil
+	})
+	close(ready)
+	s := r.start("s1", resumes, nil)
+	within(t, resuming, "the resume")
+	s.cancel()
+	w.mu.Lock()
+	w.sessions[0].Attached = false
+	w.mu.Unlock()
+	eventually(t, "the order", func() bool { return strings.Contains(w.ordered(), "orphan s1 1") })
+	w.forgets()
+	eventually(t, "the end in the store", func() bool { return r.state("s1") == store.Lost })
+	if line := r.audit("s1"); line["exit"] != "lost" {
+		t.Errorf("audit %v", line)
+	}
+}

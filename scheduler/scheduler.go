@@ -111,6 +111,7 @@ type Scheduler struct {
 	wake   chan struct{}
 	fences *fence.Table
 	begun  time.Time
+	silent time.Duration // shimSilent
 
 	serving  sync.WaitGroup // sessions, and orders about them
 	stopping chan struct{}  // closed by Drain
@@ -152,7 +153,7 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Grace = defaultGrace
 	}
 	return &Scheduler{
-		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), fences: fence.New(), begun: time.Now(), stopping: make(chan struct{}),
+		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), fences: fence.New(), begun: time.Now(), silent: shimSilent, stopping: make(chan struct{}),
 		live: map[*run]struct{}{}, sessions: map[string]*run{}, adopted: map[string]lease.Worker{}, ordered: map[string]bool{},
 		waiters: map[string]*waiter{}, granted: map[string]int{},
 	}, nil

@@ -165,9 +165,19 @@ type breakage struct {
 	trusting error
 }
 
-func (b *breakage) dial(ctx context.Context, address string) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialBound}
-	conn, err := d.DialContext(ctx, "tcp", address)
+// connectBound is for one try: a Service may still name a pod that is gone, which
+// answers nothing, while another try finds its successor.
+const connectBound = time.Second
+
+func (b *breakage) dial(ctx context.Context, address string) (conn net.Conn, err error) {
+	d := net.Dialer{Timeout: connectBound}
+	for until := time.Now().Add(dialBound); ; {
+		conn, err = d.DialContext(ctx, "tcp", address)
+		var late net.Error
+		if err == nil || !errors.As(err, &late) || !late.Timeout() || ctx.Err() != nil || time.Until(until) < connectBound/2 {
+			break
+		}
+	}
 	b.mu.Lock()
 	b.dialling = err
 	b.mu.Unlock()

@@ -136,7 +136,7 @@ func (t *trial) run(ctx context.Context) (end ending, again bool) {
 			t.keys.stop()
 		},
 		OnBroken:  func(why error) { t.log("resume", "session "+t.start.Session+": "+why.Error()) },
-		OnResumed: func() { t.log("resumed", "session "+t.start.Session) },
+		OnResumed: func() { way.carried(); t.log("resumed", "session "+t.start.Session) },
 		OnExit:    func(*wire.Exit) { t.caught.end() },
 	}
 	t.log("remote", "session "+t.start.Session)

@@ -20,19 +20,33 @@ import (
 type route struct {
 	settings decision.Settings
 	link     *link // the present connection; nil before the first
+	former   *link // kept until the present one carries the session: its end may be taken for this process's
 }
 
 func (r *route) open(ctx context.Context) (session.Stream, error) {
-	r.close()
 	next, bad := dial(r.settings)
 	if bad != nil {
 		return nil, &unroutable{bad}
+	}
+	if r.former == nil {
+		r.former = r.link
+	} else {
+		r.link.conn.Close() // it never carried the session
 	}
 	r.link = next
 	return wire.NewRunnerClient(next.conn).Run(ctx)
 }
 
+// carried says that the present connection carries the session.
+func (r *route) carried() {
+	if r.former != nil {
+		r.former.conn.Close()
+		r.former = nil
+	}
+}
+
 func (r *route) close() {
+	r.carried()
 	if r.link != nil {
 		r.link.conn.Close()
 	}

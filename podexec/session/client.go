@@ -90,6 +90,7 @@ type clientRun struct {
 	mu       sync.Mutex   // held while a frame is handled
 	leg      *leg         // the present stream; frames of others do not count
 	broke    error        // why the last one ended
+	silent   *leg         // one of a peer that is silent, until another is attached
 	left     bool         // run gave up: no frame counts any more, no ticket is taken
 	begun    bool         // the process may have started
 	ticket   *wire.Ticket // held and acknowledged
@@ -138,13 +139,18 @@ func (r *clientRun) run(ctx context.Context) (*wire.Exit, error) {
 	first := &wire.Frame{Kind: &wire.Frame_Start{Start: r.Start}}
 	var out outage
 	defer out.end()
+	defer r.retire(nil)
 	for {
 		l, err := r.open(ctx, first)
 		if err == nil {
 			if err = r.follow(ctx, l, &out); err == nil {
 				return r.finish(l)
 			}
-			l.close()
+			if !errors.Is(err, ErrSilent) {
+				l.close()
+			} else {
+				r.retire(l)
+			}
 		}
 		if err = r.resumable(ctx, err); err == nil {
 			err = r.pause(ctx, &out)
@@ -168,8 +174,17 @@ func (r *clientRun) open(ctx context.Context, first *wire.Frame) (*leg, error) {
 		return nil, err
 	}
 	opts := r.Link
-	opts.Cancel = cancel
-	l := &leg{link: NewLink(s, opts), cancel: cancel, received: make(chan struct{}), attached: make(chan struct{}), broken: make(chan struct{})}
+	silent := make(chan *Link, 1)
+	opts.Cancel = func() {
+		// A peer that is silent may only be held up. If it hears of the end of this
+		// stream before it hears of the next one, it takes this end for dead.
+		if link := <-silent; !errors.Is(link.Err(), ErrSilent) {
+			cancel()
+		}
+	}
+	link := NewLink(s, opts)
+	silent <- link
+	l := &leg{link: link, cancel: cancel, received: make(chan struct{}), attached: make(chan struct{}), broken: make(chan struct{})}
 	if first.GetStart() != nil {
 		r.stdout.Attach(l.link)
 		r.stderr.Attach(l.link)
@@ -209,7 +224,20 @@ func (r *clientRun) follow(ctx context.Context, l *leg, out *outage) error {
 	}
 }
 
+// retire keeps the stream of a silent peer until the next one carries the session,
+// and ends the one that was kept before.
+func (r *clientRun) retire(l *leg) {
+	r.mu.Lock()
+	old := r.silent
+	r.silent = l
+	r.mu.Unlock()
+	if old != nil {
+		old.close()
+	}
+}
+
 func (r *clientRun) resumed(out *outage) {
+	r.retire(nil)
 	if out.end() && r.OnResumed != nil {
 		r.OnResumed()
 	}
@@ -344,7 +372,7 @@ func (r *clientRun) decide(l *leg, f *wire.Frame, err error) (decided, over bool
 		err = errors.New(f.GetRefused().Message) // of this stream, not of the session
 	}
 	switch {
-	case r.left, r.leg != l:
+	case r.left, r.leg != l, errors.Is(l.link.Err(), ErrSilent):
 		return false, true
 	case err != nil:
 		l.cause = err
@@ -425,6 +453,10 @@ func (r *clientRun) reattach(l *leg, a *wire.Attached) error {
 	close(l.attached)
 	if !r.started {
 		r.start(&wire.Started{Epoch: a.Epoch})
+	}
+	if r.silent != nil { // its frames are parts of the ring that is sent again now
+		r.silent.cancel()
+		<-r.silent.link.Stopped()
 	}
 	r.stdout.Attach(l.link)
 	r.stderr.Attach(l.link)

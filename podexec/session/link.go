@@ -66,6 +66,7 @@ type Link struct {
 	err      error // first cause of death; nil while alive
 
 	lastSeen  time.Time
+	due       time.Time // of silence
 	heartbeat *time.Timer
 	silence   *time.Timer
 	dead      chan struct{}
@@ -93,6 +94,7 @@ func NewLink(s Stream, o LinkOptions) *Link {
 	l.changed.L = &l.mu
 	l.mu.Lock()
 	l.heartbeat = time.AfterFunc(o.Heartbeat, l.beat)
+	l.due = now.Add(o.Silence)
 	l.silence = time.AfterFunc(o.Silence, l.watch)
 	l.mu.Unlock()
 	go l.run()
@@ -363,16 +365,29 @@ func (l *Link) beat() {
 	l.heartbeat.Reset(l.opts.Heartbeat)
 }
 
-// watch declares a silent peer dead.
+// watch declares a silent peer dead. When this process itself was held up (stopped,
+// or starved) the peer's signs of life may wait to be read: then it gets some more
+// time.
 func (l *Link) watch() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
 		return
 	}
-	if quiet := time.Since(l.lastSeen); quiet < l.opts.Silence {
-		l.silence.Reset(l.opts.Silence - quiet)
-		return
+	late := time.Since(l.due)
+	quiet := time.Since(l.lastSeen)
+	switch {
+	case quiet < l.opts.Silence:
+		l.expect(l.opts.Silence - quiet)
+	case late > l.opts.Heartbeat/2:
+		l.expect(2 * l.opts.Heartbeat)
+	default:
+		l.fail(ErrSilent)
 	}
-	l.fail(ErrSilent)
+}
+
+// expect must be called with the lock held.
+func (l *Link) expect(within time.Duration) {
+	l.due = time.Now().Add(within)
+	l.silence.Reset(within)
 }

@@ -314,3 +314,29 @@ func TestEveryByteOnceThroughBrokenStreams(t *testing.T) {
 		<-link.Stopped()
 	}
 }
+
+// A peer that is held up may live: the stream to it ends only when another carries
+// the session, or it would take that end for a death.
+func TestASilentPeerKeepsItsStreamUntilTheNext(t *testing.T) {
+	x := newExchange(t)
+	done := runClient(t, &Client{Link: LinkOptions{Heartbeat: 20 * time.Millisecond, Silence: 200 * time.Millisecond}}, x)
+	one := x.next()
+	sendAll(one, keptTicket(), startedFrame())
+	two := x.next() // it was silent
+	one.in.mu.Lock()
+	ended := one.in.err
+	one.in.mu.Unlock()
+	if ended != nil {
+		t.Fatalf("the silent peer heard of the end: %v", ended)
+	}
+	_ = two.Send(attachedFrame(2, 0, 0))
+	for {
+		if _, err := one.Recv(); err != nil {
+			break
+		}
+	}
+	_ = two.Send(exitFrame(4, 0, 0))
+	if got := <-done; got.exit.GetCode() != 4 {
+		t.Errorf("%v, %v", got.exit, got.err)
+	}
+}
