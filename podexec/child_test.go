@@ -91,6 +91,18 @@ func child(args []string) {
 				os.Exit(9)
 			}
 		}
+	case "counts": // USR1 until TERM, and exits with how many came
+		got := make(chan os.Signal, 8)
+		signal.Notify(got, syscall.SIGUSR1, syscall.SIGTERM)
+		fmt.Fprintln(os.Stderr, "ready")
+		n := 0
+		for s := range got {
+			if s == syscall.SIGTERM {
+				os.Exit(n)
+			}
+			n++
+			fmt.Fprintln(os.Stderr, n)
+		}
 	case "sleep":
 		fmt.Fprintln(os.Stderr, "ready")
 		time.Sleep(time.Hour)
