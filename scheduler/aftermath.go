@@ -22,6 +22,8 @@ func (r *run) end(life context.Context, err error) func() {
 	case r.id == "" && errors.Is(err, errDraining): // before it said what it wants
 		r.detached(err)
 		return nil
+	case begun && !r.owned.Load():
+		return r.unproved(life, err)
 	case begun && (errors.Is(err, errSuperseded) || errors.Is(context.Cause(life), errSuperseded)):
 		return nil // another stream tells the rest
 	case begun && r.start == nil && r.epoch.Load() == 0 && errors.Is(err, session.ErrShimGone):
@@ -48,6 +50,19 @@ func (r *run) end(life context.Context, err error) func() {
 		return r.settle(life, err)
 	}
 	r.free()
+	return nil
+}
+
+// unproved answers a caller that asked for a session and was not proved to be its
+// own. It gives no orders: if the session is that caller's, reconcile looks after it.
+func (r *run) unproved(life context.Context, err error) func() {
+	switch {
+	case errors.Is(err, session.ErrShimGone), errors.Is(err, errSuperseded):
+	case errors.Is(err, errDraining), errors.Is(err, session.ErrBroken):
+		r.detached(err)
+	default:
+		r.finish(life, err)
+	}
 	return nil
 }
 

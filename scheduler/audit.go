@@ -28,6 +28,9 @@ func (r *run) finish(ctx context.Context, err error) {
 	if out.frame != nil {
 		r.link.Send(out.frame)
 	}
+	if r.state != "" && !r.state.May(out.state) {
+		out.state = store.Lost // it was refused what it once had
+	}
 	if r.state != "" {
 		r.move(ctx, out.state, store.Move{Reason: r.decision.Reason, Outcome: store.Outcome{
 			Code: r.exit.GetCode(), Signal: r.exit.GetSignal(), Cause: out.cause}})

@@ -64,7 +64,15 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = r.sched.Run(ctx) })
-	t.Cleanup(func() { stop(); wg.Wait() })
+	t.Cleanup(func() {
+		drain, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := r.sched.Drain(drain); err != nil {
+			t.Error(err)
+		}
+		stop()
+		wg.Wait()
+	})
 	r.shims = serveRunner(t, serverFunc(func(s wire.Runner_RunServer) error {
 		r.sched.Serve(s.Context(), testCaller, s)
 		return nil

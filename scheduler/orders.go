@@ -52,12 +52,14 @@ func (r *run) order(life context.Context, after time.Duration) error {
 		if err != nil {
 			return err
 		}
-		if err := r.learn(ctx, sup); err != nil {
+		if err = r.learn(ctx, sup); errors.Is(err, errSuperseded) {
 			return err
 		}
-		call, done := context.WithTimeout(ctx, orderTimeout)
-		_, err = sup.Orphan(call, &wire.OrphanRequest{Session: r.id, Epoch: max(r.epoch.Load(), 1), AfterMs: uint32(after.Milliseconds())})
-		done()
+		if err == nil {
+			call, done := context.WithTimeout(ctx, orderTimeout)
+			_, err = sup.Orphan(call, &wire.OrphanRequest{Session: r.id, Epoch: max(r.epoch.Load(), 1), AfterMs: uint32(after.Milliseconds())})
+			done()
+		}
 		if err == nil {
 			r.sched.cfg.Metrics.orphans.Inc()
 			return nil
@@ -78,7 +80,7 @@ func (r *run) learn(ctx context.Context, sup wire.SupervisorClient) error {
 	defer done()
 	d, err := sup.Describe(call, &wire.DescribeRequest{})
 	if err != nil {
-		return nil // the order fails too, and is tried again
+		return err
 	}
 	state := stateOf(d, r.id)
 	if state.GetAttached() {
@@ -136,6 +138,7 @@ func (r *run) kill(life context.Context, cause wire.Cause) {
 // killed has the worker kill a session, and frees its outputs when it is dead. It
 // tries until ctx ends; then they are fenced for as long as the session can live.
 func (s *Scheduler) killed(ctx context.Context, id string, w lease.Worker, verdict string, cause wire.Cause) {
+	dead := time.Now().Add(s.cfg.Grace + afterGrace) // by the worker's own timers
 	for pause := leastLook; ; pause = min(2*pause, mostLook) {
 		sup, err := s.supervisor(ctx, w, verdict)
 		if is, dead := gone(err); is && dead {
@@ -153,7 +156,7 @@ func (s *Scheduler) killed(ctx context.Context, id string, w lease.Worker, verdi
 			}
 		}
 		if !sleep(ctx, pause) {
-			s.fences.Until(id, time.Now().Add(s.cfg.Grace+afterGrace))
+			s.fences.Until(id, dead)
 			return
 		}
 	}

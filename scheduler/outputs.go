@@ -106,7 +106,9 @@ func (s *Scheduler) fenceOff(id string, w lease.Worker) {
 			r.cancel(errFenced)
 			return
 		}
-		w, verdict = r.worker, string(r.decision.Verdict)
+		if at := r.at.Load(); at != nil {
+			w, verdict = at.worker, at.verdict
+		}
 	}
 	if w.Pod == "" {
 		return

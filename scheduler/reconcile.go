@@ -11,6 +11,7 @@ import (
 	"github.com/ffpod/ffpod/scheduler/channels"
 	"github.com/ffpod/ffpod/scheduler/fence"
 	"github.com/ffpod/ffpod/scheduler/lease"
+	"github.com/ffpod/ffpod/scheduler/store"
 )
 
 // reconcileInterval is how often the workers' word is compared with the sessions
@@ -22,6 +23,8 @@ const reconcileInterval = 3 * time.Second
 // which nobody has been attached for as long as a living shim would need is
 // orphaned, instead of keeping a GPU for the rest of its grace.
 func (s *Scheduler) reconcile() {
+	s.reconciling.Lock()
+	defer s.reconciling.Unlock()
 	workers := slices.Concat(s.cfg.Pool.Workers(), s.cfg.Jobs.Workers())
 	told := map[string]bool{}
 	present := map[lease.Worker]bool{}
@@ -102,6 +105,7 @@ func (s *Scheduler) orphanForeign(ctx context.Context, w lease.Worker, state *wi
 // not there is asked for: it may only be silent.
 func (s *Scheduler) forgetAdopted(told map[string]bool, present map[lease.Worker]bool) {
 	missing := map[string]lease.Worker{}
+	var ended []string
 	s.mu.Lock()
 	for id, w := range s.adopted {
 		answers, there := present[w]
@@ -114,12 +118,17 @@ func (s *Scheduler) forgetAdopted(told map[string]bool, present map[lease.Worker
 		case s.sessions[id] != nil: // resumed
 		case there:
 			s.fences.Free(id)
+			ended = append(ended, id)
 		default:
 			missing[id] = w
 		}
 	}
 	s.mu.Unlock()
+	for _, id := range ended {
+		s.lose(id)
+	}
 	for id, w := range missing {
+		s.lose(id)
 		s.fences.Until(id, time.Now().Add(s.cfg.Grace+afterGrace))
 		s.background(time.Minute, func(ctx context.Context) {
 			_, err := s.supervisor(ctx, w, verdictOf(w))
@@ -127,5 +136,21 @@ func (s *Scheduler) forgetAdopted(told map[string]bool, present map[lease.Worker
 				s.fences.Free(id)
 			}
 		})
+	}
+}
+
+// lose ends the row of a session that the store has as running, and that nobody runs
+// any more.
+func (s *Scheduler) lose(id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), orderTimeout)
+	defer cancel()
+	row, known, err := s.cfg.Store.Get(ctx, id)
+	if err != nil || !known || !row.State.Holds() {
+		return
+	}
+	_, _, err = s.cfg.Store.Move(ctx, store.Move{ID: id, Attempt: row.Attempt, From: row.State, To: store.Lost,
+		Outcome: store.Outcome{Cause: "its worker does not speak of it any more"}})
+	if err != nil {
+		s.log.Warn("the end of a session is not in the store", zap.String("session", id), zap.Error(err))
 	}
 }

@@ -88,23 +88,37 @@ func (r *run) wants() error {
 
 // admit puts the session at the end of the queue.
 func (r *run) admit(ctx context.Context) error {
+	duplicate := refuse(wire.Refusal_DUPLICATE, "use a new id for every session", "session %s is known already", r.id)
+	if !r.enter() {
+		return duplicate
+	}
 	err := r.sched.cfg.Store.Add(ctx, store.Session{
 		ID: r.id, Caller: r.caller, Kind: r.kind, WantClass: r.start.GetClass(), Policy: string(r.policy),
 		Hardware: r.hardware, Build: r.start.GetBuild(),
 	})
 	switch {
 	case errors.Is(err, store.ErrDuplicate):
-		return refuse(wire.Refusal_DUPLICATE, "use a new id for every session", "session %s is known already", r.id)
+		return duplicate
 	case errors.Is(err, store.ErrFull):
 		return refuse(wire.Refusal_QUEUE_FULL, "try again later, add workers, or raise queue.limit", "%s", err)
 	case err != nil:
 		return fmt.Errorf("admit session %s: %w", r.id, err)
 	}
 	r.state = store.Queued
-	r.sched.mu.Lock()
-	r.sched.sessions[r.id] = r
-	r.sched.mu.Unlock()
 	return nil
+}
+
+// enter makes the session this run's, unless its id is known: here, or to a worker.
+func (r *run) enter() bool {
+	s := r.sched
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, adopted := s.adopted[r.id]; adopted || s.sessions[r.id] != nil {
+		return false
+	}
+	s.sessions[r.id] = r
+	r.owned.Store(true)
+	return true
 }
 
 // request is what placement needs to know.

@@ -26,11 +26,14 @@ func (r *run) resume(ctx context.Context, q *wire.Resume) error {
 	r.begun.Store(true)
 	r.resumes, r.worker = true, lease.Worker{Class: t.GetClass(), Pod: t.GetPod(), PodUID: t.GetPodUid(), Node: t.GetNode(), Nonce: t.GetNonce(), Resumes: true}
 	r.decision = placement.Decision{Verdict: placement.Verdict(t.GetPlacement()), Class: t.GetClass(), Pod: t.GetPod(), Node: t.GetNode(), Nonce: t.GetNonce(), Reason: t.GetReason()}
-	if err := r.takeOver(ctx); err != nil {
+	if err := r.takeOver(); err != nil {
 		return err
 	}
 	if err := r.remember(ctx); err != nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	held, state, err := r.sched.workersOf(t.GetPlacement()).Resume(ctx, t.GetPod(), t.GetPodUid(), t.GetNonce(), r.id)
 	if err != nil {
@@ -59,14 +62,17 @@ func (r *run) remember(ctx context.Context) error {
 		return r.stranger()
 	}
 	r.kind = known.Kind
+	r.owned.Store(true)
 	if known.State.Holds() {
 		r.state, r.attempt = known.State, known.Attempt
 	}
 	return nil
 }
 
-// takeOver ends an older run of the session in this process, and waits for that.
-func (r *run) takeOver(ctx context.Context) error {
+// takeOver ends an older run of the session in this process, and waits for that:
+// what it held is then this run's. A run whose caller is not proved to be the
+// session's is in nobody's way.
+func (r *run) takeOver() error {
 	s := r.sched
 	for {
 		s.mu.Lock()
@@ -78,15 +84,12 @@ func (r *run) takeOver(ctx context.Context) error {
 		if old == nil {
 			return nil
 		}
-		if old.caller != r.caller {
+		if old.owned.Load() && old.caller != r.caller {
 			return r.stranger()
 		}
 		old.leave(errSuperseded)
-		select {
-		case <-old.over:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+		<-old.over // soon: nothing of it waits any more
+		r.claimed = r.claimed || old.claimed
 	}
 }
 
@@ -116,11 +119,19 @@ func (r *run) unknown(ctx context.Context, err error) error {
 	if unreached != nil {
 		return r.unresumed(ctx, unreached)
 	}
+	// The order bars what never came. What came a moment ago is resumed long before
+	// the order is due.
 	call, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
-	answer, unreached := sup.Orphan(call, &wire.OrphanRequest{Session: r.id})
+	answer, unreached := sup.Orphan(call, &wire.OrphanRequest{Session: r.id, Epoch: 1, AfterMs: uint32(shimSilent.Milliseconds())})
 	if unreached != nil {
 		return r.unresumed(ctx, unreached)
+	}
+	if answer.GetKnown() {
+		d, unreached := sup.Describe(call, &wire.DescribeRequest{})
+		if unreached != nil || stateOf(d, r.id) != nil {
+			return fmt.Errorf("%w: it is just starting", session.ErrBroken)
+		}
 	}
 	if !answer.GetKnown() {
 		r.begun.Store(false)
@@ -139,6 +150,7 @@ func (r *run) recall(state *wire.SessionState) error {
 	if rec.Caller != r.caller {
 		return r.stranger()
 	}
+	r.owned.Store(true)
 	r.kind, r.policy, r.outputs = rec.Kind, placement.Policy(rec.Policy), rec.keys()
 	r.command.Kind = ffmpeg.Kind(rec.Kind)
 	if rec.Asked.Before(r.asked) {
@@ -165,6 +177,7 @@ func (r *run) adopt(ctx context.Context) {
 	s := r.sched
 	s.mu.Lock()
 	delete(s.adopted, r.id) // it is a run now
+	delete(s.ordered, r.id)
 	s.mu.Unlock()
 	r.claimed = true
 	if s.fences.Adopt(r.fenced(), w) {

@@ -54,11 +54,13 @@ type run struct {
 	// Of the present placement.
 	avoid    map[string]time.Time // read by the dispatcher while the session waits
 	decision placement.Decision
-	held     *lease.Lease  // nil once given back
-	worker   lease.Worker  // of the last lease
-	build    string        // of its ffmpeg, if known
-	begun    atomic.Bool   // Start was sent to a worker that has not refused it
-	epoch    atomic.Uint64 // of the stream to the worker
+	held     *lease.Lease          // nil once given back
+	worker   lease.Worker          // of the last lease
+	build    string                // of its ffmpeg, if known
+	at       atomic.Pointer[place] // where it runs or ran; any goroutine
+	owned    atomic.Bool           // the caller is proved to be the session's; any goroutine
+	begun    atomic.Bool           // Start was sent to a worker that has not refused it
+	epoch    atomic.Uint64         // of the stream to the worker
 	attempts int
 	failure  error // of the last attempt
 
@@ -98,9 +100,12 @@ func (r *run) listen(stream session.Stream) {
 	}()
 }
 
-// hangUp sends what is queued and stops listening.
-func (r *run) hangUp() {
-	_ = r.link.Flush()
+// hangUp sends what is queued and stops listening. A shim that is at another stream
+// already waits for nothing that is queued here.
+func (r *run) hangUp(life context.Context) {
+	if !errors.Is(context.Cause(life), errSuperseded) {
+		_ = r.link.Flush()
+	}
 	r.link.Close()
 	<-r.heard
 }
@@ -143,6 +148,13 @@ func (r *run) lease(ctx context.Context, won grant) error {
 
 func (r *run) hold(l *lease.Lease, build string) {
 	r.held, r.worker, r.build, r.times.ready = l, l.Worker(), build, r.now()
+	r.at.Store(&place{r.worker, string(r.decision.Verdict)})
+}
+
+// place is a worker and the placement that chose it.
+type place struct {
+	worker  lease.Worker
+	verdict string
 }
 
 // grace is how long the worker keeps the session without a stream: 0 for one, or

@@ -116,6 +116,8 @@ type Scheduler struct {
 	serving  sync.WaitGroup // sessions, and orders about them
 	stopping chan struct{}  // closed by Drain
 
+	reconciling sync.Mutex // one comparison at a time: each ends what the last one began
+
 	mu       sync.Mutex
 	draining bool
 	live     map[*run]struct{}
@@ -170,7 +172,7 @@ func (s *Scheduler) Serve(ctx context.Context, caller store.Caller, stream sessi
 	r.listen(stream)
 	err := r.serve(ctx)
 	after := r.end(life, err) // 9. tell the shim, the store and the audit log
-	r.hangUp()
+	r.hangUp(life)
 	if after == nil {
 		s.leave(r)
 		return
