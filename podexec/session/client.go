@@ -146,10 +146,13 @@ func (r *clientRun) run(ctx context.Context) (*wire.Exit, error) {
 			if err = r.follow(ctx, l, &out); err == nil {
 				return r.finish(l)
 			}
-			if !errors.Is(err, ErrSilent) {
-				l.close()
-			} else {
+			if errors.Is(err, ErrSilent) {
 				r.retire(l)
+			} else {
+				l.close()
+			}
+			if r.decided() { // in the moment in which the stream ended
+				return r.finish(l)
 			}
 		}
 		if err = r.resumable(ctx, err); err == nil {
@@ -221,6 +224,19 @@ func (r *clientRun) follow(ctx context.Context, l *leg, out *outage) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+	}
+}
+
+// decided tells whether the session has ended. Nothing that a stream that is closed
+// or silent still brings decides it later.
+func (r *clientRun) decided() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case <-r.ended:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -340,3 +340,36 @@ func TestASilentPeerKeepsItsStreamUntilTheNext(t *testing.T) {
 		t.Errorf("%v, %v", got.exit, got.err)
 	}
 }
+
+// A stream that breaks in the moment of the exit does not undo it.
+func TestAnExitIsDecidedOnce(t *testing.T) {
+	x := newExchange(t)
+	exiting := make(chan struct{})
+	c := &Client{Stdout: gate{exiting}, OnExit: func(*wire.Exit) {
+		close(exiting)
+		time.Sleep(50 * time.Millisecond) // the acknowledgement of what is written now kills the link
+	}}
+	done := runClient(t, c, x)
+	one := x.next()
+	sendAll(one, keptTicket(), startedFrame())
+	until(t, one, func(f *wire.Frame) bool { return f.GetTicketAck() != nil })
+	one.in.close(errors.New("connection reset")) // what the client sends fails from here on
+	const size = DefaultRing
+	for at := uint64(0); at < size; at += chunk {
+		_ = one.Send(data(wire.Pipe_STDOUT, at, strings.Repeat("x", chunk), at+chunk == size))
+	}
+	_ = one.Send(exitFrame(7, size, 0))
+	select {
+	case got := <-done:
+		if got.exit.GetCode() != 7 {
+			t.Errorf("exit %v, %v", got.exit, got.err)
+		}
+	case <-x.far:
+		t.Error("a session that has ended is resumed")
+	}
+}
+
+// gate writes nothing until it is open.
+type gate struct{ open chan struct{} }
+
+func (g gate) Write(p []byte) (int, error) { <-g.open; return len(p), nil }
