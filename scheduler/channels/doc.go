@@ -30,7 +30,8 @@
 // Guarantees:
 //
 //   - The worker is the last word on its slots. It is asked at every opening,
-//     every 10 s, before a session is resumed, and when a lease is destroyed.
+//     every 10 s, before a session is resumed, and soon and often after a lease has
+//     ended without the session's exit.
 //     Leases count at once; between two answers the count can only be too high.
 //   - pods/exec addresses names. A channel serves only after the far end has said
 //     the pod's UID and class.

@@ -296,18 +296,19 @@ func (k *Keeper) terms(c *conn, h *hold) lease.Terms {
 	end := func(how func(*slots, *hold, time.Time)) {
 		k.mu.Lock()
 		how(&c.boot.slots, h, time.Now())
+		if w := k.workers[types.UID(c.boot.worker.PodUID)]; w != nil && w.conn != nil && len(c.boot.slots.ending) > 0 {
+			w.conn.ask() // the channel of the lease may have been replaced
+		}
 		k.mu.Unlock()
 		k.config.Wake()
 	}
+	leave := func() { end((*slots).leave) }
 	return lease.Terms{
 		Worker: c.boot.worker, Runner: c.channel.Runner(), Supervisor: c.channel.Supervisor(),
 		Gone: h.gone, Cause: func() error { return h.cause },
 		Release: func() { end((*slots).release) },
-		Leave:   func() { end((*slots).leave) },
-		Destroy: func() {
-			end((*slots).destroy)
-			c.ask()
-		},
+		Leave:   leave,
+		Destroy: leave, // of a Job, the launcher does more
 		Suspect: func() { k.suspect(c) },
 	}
 }

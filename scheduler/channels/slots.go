@@ -30,7 +30,7 @@ type slots struct {
 	told     map[string]bool      // running, by the worker's word
 	released map[string]time.Time // ended with an exit, not to be counted by older answers
 	doubtful map[string]time.Time // left or given up, counted until a newer answer
-	ending   map[string]bool      // given up and, by the worker's word, not over yet
+	ending   map[string]bool      // left or given up and, by the worker's word, not over yet
 }
 
 func newSlots() slots {
@@ -75,6 +75,7 @@ func (s *slots) takeOver(session string, over bool) *hold {
 	if old := s.held[session]; old != nil {
 		s.shells[old] = true
 	}
+	delete(s.ending, session)
 	h := &hold{session: session, over: over, gone: make(chan struct{})}
 	s.held[session] = h
 	return h
@@ -98,15 +99,8 @@ func (s *slots) release(h *hold, now time.Time) {
 	}
 }
 
-// leave ends a lease of a session that goes on.
+// leave ends a lease without the worker's word: the session goes on, or dies soon.
 func (s *slots) leave(h *hold, now time.Time) {
-	if s.drop(h) && !h.over {
-		s.doubtful[h.session] = now
-	}
-}
-
-// destroy ends a lease without the worker's word.
-func (s *slots) destroy(h *hold, now time.Time) {
 	if s.drop(h) && !h.over {
 		s.doubtful[h.session] = now
 		s.ending[h.session] = true

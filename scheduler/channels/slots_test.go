@@ -52,9 +52,6 @@ func TestSlots(t *testing.T) {
 	release := func(session string) func(*slots, map[string]*hold, time.Time) string {
 		return func(s *slots, held map[string]*hold, now time.Time) string { s.release(held[session], now); return "" }
 	}
-	destroy := func(session string) func(*slots, map[string]*hold, time.Time) string {
-		return func(s *slots, held map[string]*hold, now time.Time) string { s.destroy(held[session], now); return "" }
-	}
 	leave := func(session string) func(*slots, map[string]*hold, time.Time) string {
 		return func(s *slots, held map[string]*hold, now time.Time) string { s.leave(held[session], now); return "" }
 	}
@@ -79,8 +76,8 @@ func TestSlots(t *testing.T) {
 			{ask(says(1), 0), 0, ""}, {take("a"), 1, "held"}, {ask(says(1, "a"), 0), 1, ""}, {takeOver("a", "was", false), 1, ""},
 			{release("was"), 1, ""}, {take("b"), 1, "refused"}, {release("a"), 0, ""}, {take("b"), 1, "held"},
 		},
-		"a shell that is destroyed": {
-			{ask(says(1), 0), 0, ""}, {take("a"), 1, "held"}, {takeOver("a", "was", false), 1, ""}, {destroy("was"), 1, ""}, {release("a"), 0, ""},
+		"a shell that is left": {
+			{ask(says(1), 0), 0, ""}, {take("a"), 1, "held"}, {takeOver("a", "was", false), 1, ""}, {leave("was"), 1, ""}, {release("a"), 0, ""},
 		},
 		"resumed by a scheduler that knows nothing": {
 			{ask(says(2, "a"), 0), 1, ""}, {takeOver("a", "was", false), 1, ""}, {take("b"), 2, "held"}, {leave("a"), 2, ""}, {ask(says(2, "b"), 0), 1, ""},
@@ -105,7 +102,7 @@ func TestSlots(t *testing.T) {
 			{ask(says(1, "a"), 0), 1, ""}, // asked after it: the worker is the last word
 		},
 		"given up, and the worker still runs it": {
-			{ask(says(1), 0), 0, ""}, {take("a"), 1, "held"}, {destroy("a"), 1, ""}, {take("b"), 1, "refused"},
+			{ask(says(1), 0), 0, ""}, {take("a"), 1, "held"}, {leave("a"), 1, ""}, {take("b"), 1, "refused"},
 			{ask(says(1), 3*time.Second), 1, ""}, // asked before it was given up
 			{ask(says(1, "a"), 0), 1, ""}, {ask(exited(says(1), "a"), 0), 0, ""},
 		},
@@ -148,7 +145,7 @@ func TestTheEndOfABootIsToldToEveryLease(t *testing.T) {
 		default:
 			t.Errorf("lease %d is not told", i)
 		}
-		s.destroy(h, now)
+		s.leave(h, now)
 	}
 	if n := s.used(); n != 0 {
 		t.Errorf("%d used, want 0", n)
@@ -167,7 +164,7 @@ func TestEndingALeaseOfAnotherBootChangesNothing(t *testing.T) {
 		t.Fatal("no hold on the new boot")
 	}
 	after.release(old, now)
-	after.destroy(old, now)
+	after.leave(old, now)
 	if n := after.used(); n != 1 {
 		t.Errorf("%d used, want 1", n)
 	}

@@ -331,9 +331,12 @@ func (w *worker) serve(ctx context.Context, c *conn) error {
 	every := w.keeper.config.Describe
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	again := time.NewTimer(every) // sooner, while a session that was given up takes its time to die
+	again := time.NewTimer(every) // sooner, while a session that nobody holds takes its time to die
 	defer again.Stop()
 	pause := leastAgain
+	if w.ending(c) { // since before this channel
+		again.Reset(pause)
+	}
 	for {
 		select {
 		case <-ctx.Done():

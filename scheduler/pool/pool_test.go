@@ -513,6 +513,43 @@ func TestALeftSessionKeepsItsSlot(t *testing.T) {
 	b.Release()
 }
 
+// A session that was left and has died since frees its slot at once, not with the
+// next of the regular questions: a player's seek waits for it.
+func TestALeftSessionThatDiesFreesItsSlot(t *testing.T) {
+	// Each returns the channel on which the worker says that the session is over.
+	replaced := func(t *testing.T, w *world, c *channel) *channel {
+		next := channelstest.New(describe("u1", "b1", "a"))
+		c.Breaks(errors.New("EOF"))
+		w.await(t, "no channel", func() bool { return !w.state().Ready })
+		w.opens <- next
+		w.await(t, "another channel", func() bool { return w.state().Ready })
+		return next
+	}
+	tests := map[string]func(*testing.T, *world, *channel, *lease.Lease) *channel{
+		"its channel": func(_ *testing.T, _ *world, c *channel, l *lease.Lease) *channel { l.Leave(); return c },
+		"the next channel": func(t *testing.T, w *world, c *channel, l *lease.Lease) *channel {
+			l.Leave()
+			return replaced(t, w, c)
+		},
+		"the next channel, left late": func(t *testing.T, w *world, c *channel, l *lease.Lease) *channel {
+			defer l.Leave()
+			return replaced(t, w, c)
+		},
+	}
+	for name, leaves := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorldWith(t, Config{Describe: time.Hour}, pod("u1", nil))
+			c := channelstest.New(describe("u1", "b1"))
+			w.opens <- c
+			w.awaitNonce(t, "b1")
+			l := mustLease(t, w, "u1", "b1", "a")
+			c.Says(describe("u1", "b1", "a"), nil)
+			leaves(t, w, c, l).Says(describe("u1", "b1"), nil)
+			w.await(t, "the slot is free", func() bool { return w.state().Used == 0 })
+		})
+	}
+}
+
 func TestResumeOfAnEndedSession(t *testing.T) {
 	ended := describe("u1", "b1")
 	ended.Sessions = []*wire.SessionState{{Session: "a", Exit: &wire.Exit{Session: "a", Code: 3}}}
