@@ -92,14 +92,11 @@ func (r *run) settle(life context.Context, err error) func() {
 		r.free()
 		return nil
 	case is:
-		r.sched.fences.Until(r.id, time.Now().Add(r.bound()))
+		r.sched.fences.Until(r.id, time.Now().Add(r.sched.bound()))
 		return nil
 	}
 	return func() { r.kill(life, wire.Cause_CAUSE_ORPHANED) }
 }
-
-// bound is when a session that nobody resumes is dead, by its worker's own timers.
-func (r *run) bound() time.Duration { return r.sched.cfg.Grace + afterGrace }
 
 // awaited waits for the shim to resume; it is as dead as a silent one when it does
 // not.
@@ -128,7 +125,7 @@ func (r *run) orphan(life context.Context, why error, after time.Duration) {
 		r.free()
 	default:
 		why = fmt.Errorf("%w; %w", why, err)
-		r.sched.fences.Until(r.id, time.Now().Add(r.bound()))
+		r.sched.fences.Until(r.id, time.Now().Add(r.sched.bound()))
 	}
 	r.finish(life, why)
 }

@@ -237,8 +237,6 @@ func (r *run) giveBack(err error) {
 // gone tells whether an error is the worker's end, and whether its processes are
 // dead with it: those of a node that is merely silent may not be.
 func gone(err error) (is, dead bool) {
-	if g, ok := errors.AsType[*lease.GoneError](err); ok {
-		return true, !g.Silent
-	}
-	return errors.Is(err, lease.ErrGone), errors.Is(err, lease.ErrGone)
+	g, is := errors.AsType[*lease.GoneError](err)
+	return is, is && !g.Silent
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/lease"
 	"github.com/ffpod/ffpod/scheduler/placement"
@@ -17,6 +18,10 @@ func (s *Scheduler) workersOf(verdict string) reachable {
 	}
 	return s.cfg.Jobs
 }
+
+// bound is how long a session that nobody resumes may live, by its worker's own
+// timers.
+func (s *Scheduler) bound() time.Duration { return s.cfg.Grace + session.AfterGrace }
 
 // Bounds of orders to workers.
 const (
@@ -45,7 +50,7 @@ func verdictOf(w lease.Worker) string {
 
 // order gives the Orphan order, as soon as the worker can be reached.
 func (r *run) order(life context.Context, after time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(life, r.bound(), errors.New("its worker could not be reached until its grace was over"))
+	ctx, cancel := context.WithTimeoutCause(life, r.sched.bound(), errors.New("its worker could not be reached until its grace was over"))
 	defer cancel()
 	for pause := leastLook; ; pause = min(2*pause, mostLook) {
 		sup, err := r.supervisor(ctx)
@@ -93,7 +98,7 @@ func (r *run) learn(ctx context.Context, sup wire.SupervisorClient) error {
 // dead waits until the worker says that the session is over. errSuperseded:
 // somebody has resumed it.
 func (r *run) dead(life context.Context, after time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(life, r.bound(), errors.New("its worker does not say that it is dead"))
+	ctx, cancel := context.WithTimeoutCause(life, r.sched.bound(), errors.New("its worker does not say that it is dead"))
 	defer cancel()
 	if !sleep(ctx, after) {
 		return context.Cause(ctx)
@@ -130,7 +135,7 @@ func stateOf(d *wire.Description, id string) *wire.SessionState {
 
 // kill ends a session at once, as soon as its worker can be reached.
 func (r *run) kill(life context.Context, cause wire.Cause) {
-	ctx, cancel := context.WithTimeout(life, r.bound())
+	ctx, cancel := context.WithTimeout(life, r.sched.bound())
 	defer cancel()
 	r.sched.killed(ctx, r.id, r.worker, string(r.decision.Verdict), cause)
 }
@@ -138,7 +143,7 @@ func (r *run) kill(life context.Context, cause wire.Cause) {
 // killed has the worker kill a session, and frees its outputs when it is dead. It
 // tries until ctx ends; then they are fenced for as long as the session can live.
 func (s *Scheduler) killed(ctx context.Context, id string, w lease.Worker, verdict string, cause wire.Cause) {
-	dead := time.Now().Add(s.cfg.Grace + afterGrace) // by the worker's own timers
+	dead := time.Now().Add(s.bound()) // by the worker's own timers
 	for pause := leastLook; ; pause = min(2*pause, mostLook) {
 		sup, err := s.supervisor(ctx, w, verdict)
 		if is, dead := gone(err); is && dead {

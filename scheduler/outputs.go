@@ -36,18 +36,11 @@ func (r *run) claim(ctx context.Context) error {
 	defer cancel()
 	reason := ""
 	say := func(why string) { reason = why; r.progress("queued", why, 0) }
-	s.awaitStrangers(waiting, say)
-	s.reconcile() // what workers of another scheduler write
-	older, err := s.fences.Claim(r.fenced())
-	if err != nil {
-		return fmt.Errorf("claim the outputs of session %s: %w", r.id, err)
+	if err := s.supersede(waiting, r.fenced(), say); err != nil {
+		return err
 	}
 	r.claimed = true
-	for _, h := range older {
-		s.log.Info("session is ended for a newer writer", zap.String("session", h.Session), zap.String("newer", r.id), zap.String("worker", h.Worker.Pod))
-		s.fenceOff(h.Session, h.Worker)
-	}
-	err = s.fences.Wait(waiting, r.id, say)
+	err := s.fences.Wait(waiting, r.id, say)
 	switch {
 	case err == nil:
 		return nil
@@ -59,13 +52,29 @@ func (r *run) claim(ctx context.Context) error {
 	return refuse(wire.Refusal_FENCED, "wait until then, or write other files", "the outputs are not free: %s", reason)
 }
 
-// awaitStrangers waits until every worker has answered that ran before this
+// supersede makes w the writer of its outputs, and ends the older ones. It does not
+// wait for their death.
+func (s *Scheduler) supersede(ctx context.Context, w fence.Session, say func(reason string)) error {
+	s.awaitSilent(ctx, say)
+	s.reconcile() // what workers of another scheduler write
+	older, err := s.fences.Claim(w)
+	if err != nil {
+		return fmt.Errorf("claim the outputs of session %s: %w", w.ID, err)
+	}
+	for _, h := range older {
+		s.log.Info("session is ended for a newer writer", zap.String("session", h.Session), zap.String("newer", w.ID), zap.String("worker", h.Worker.Pod))
+		s.fenceOff(h.Session, h.Worker)
+	}
+	return nil
+}
+
+// awaitSilent waits until every worker has answered that ran before this
 // scheduler did: one that is silent may run a writer of which nobody here knows. It
 // gives up when such a writer is dead by its worker's own timers, and with ctx.
-func (s *Scheduler) awaitStrangers(ctx context.Context, say func(reason string)) {
-	known := s.begun.Add(s.cfg.Grace + afterGrace)
+func (s *Scheduler) awaitSilent(ctx context.Context, say func(reason string)) {
+	known := s.begun.Add(s.bound())
 	for said := ""; time.Now().Before(known); {
-		reason := s.stranger()
+		reason := s.silentWorker()
 		if reason == "" || ctx.Err() != nil {
 			return
 		}
@@ -73,14 +82,14 @@ func (s *Scheduler) awaitStrangers(ctx context.Context, say func(reason string))
 			said = reason
 			say(reason)
 		}
-		sleep(ctx, strangerInterval)
+		sleep(ctx, silentInterval)
 	}
 }
 
-const strangerInterval = 250 * time.Millisecond
+const silentInterval = 250 * time.Millisecond
 
-// stranger says which worker has not answered yet.
-func (s *Scheduler) stranger() string {
+// silentWorker says which worker has not answered yet.
+func (s *Scheduler) silentWorker() string {
 	for _, w := range slices.Concat(s.cfg.Pool.Workers(), s.cfg.Jobs.Workers()) {
 		if w.Description == nil && !w.Began.IsZero() && w.Began.Before(s.begun) {
 			return "worker " + w.Pod + " has not told yet what it writes"
@@ -113,22 +122,17 @@ func (s *Scheduler) fenceOff(id string, w lease.Worker) {
 	if w.Pod == "" {
 		return
 	}
-	s.background(s.cfg.Grace+afterGrace, func(ctx context.Context) { s.killed(ctx, id, w, verdict, wire.Cause_CAUSE_FENCED) })
+	s.background(s.bound(), func(ctx context.Context) { s.killed(ctx, id, w, verdict, wire.Cause_CAUSE_FENCED) })
 }
 
 // Clear returns once no session of the caller's account writes the outputs any
 // more. Those that do are killed.
 func (s *Scheduler) Clear(ctx context.Context, caller store.Caller, keys []string) error {
-	s.awaitStrangers(ctx, func(string) {})
-	s.reconcile()
 	id := "clear-" + strings.ToLower(rand.Text())
-	older, err := s.fences.Claim(fence.Session{ID: id, Owner: owner(caller), Keys: keys, Asked: s.cfg.Now()})
-	if err != nil {
+	w := fence.Session{ID: id, Owner: owner(caller), Keys: keys, Asked: s.cfg.Now()}
+	if err := s.supersede(ctx, w, func(string) {}); err != nil {
 		return err
 	}
 	defer s.fences.Free(id)
-	for _, h := range older {
-		s.fenceOff(h.Session, h.Worker)
-	}
 	return s.fences.Wait(ctx, id, nil)
 }

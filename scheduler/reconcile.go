@@ -129,7 +129,7 @@ func (s *Scheduler) forgetAdopted(told map[string]bool, present map[lease.Worker
 	}
 	for id, w := range missing {
 		s.lose(id)
-		s.fences.Until(id, time.Now().Add(s.cfg.Grace+afterGrace))
+		s.fences.Until(id, time.Now().Add(s.bound()))
 		s.background(time.Minute, func(ctx context.Context) {
 			_, err := s.supervisor(ctx, w, verdictOf(w))
 			if is, dead := gone(err); is && dead {

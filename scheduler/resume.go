@@ -127,15 +127,12 @@ func (r *run) unknown(ctx context.Context, err error) error {
 	if unreached != nil {
 		return r.unresumed(ctx, unreached)
 	}
-	if answer.GetKnown() {
-		d, unreached := sup.Describe(call, &wire.DescribeRequest{})
-		if unreached != nil || stateOf(d, r.id) != nil {
-			return fmt.Errorf("%w: it is just starting", session.ErrBroken)
-		}
-	}
 	if !answer.GetKnown() {
 		r.begun.Store(false)
 		return refuse(wire.Refusal_UNKNOWN_SESSION, "start the command again", "session %s never came to worker %s", r.id, r.worker.Pod)
+	}
+	if d, unreached := sup.Describe(call, &wire.DescribeRequest{}); unreached != nil || stateOf(d, r.id) != nil {
+		return fmt.Errorf("%w: it is just starting", session.ErrBroken)
 	}
 	return &session.LostError{Message: fmt.Sprintf("worker %s has ended it, and its exit was not kept", r.worker.Pod), Cause: err, MayHaveStarted: true}
 }

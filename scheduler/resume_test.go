@@ -312,10 +312,10 @@ func TestANewWriterWaitsForSilentWorkers(t *testing.T) {
 	}
 }
 
-// A shim that resumes and dies before it is attached leaves no slot taken.
-func TestAShimThatDiesWhileItResumes(t *testing.T) {
-	r := newRig(t, nil)
-	r.sched.silent = 50 * time.Millisecond
+// resuming starts session s1 on a worker whose first stream breaks and whose second
+// is never answered, and returns when the shim has asked to resume.
+func (r *rig) resuming() (*fakeWorker, *shim) {
+	r.t.Helper()
 	var w *fakeWorker
 	var streams atomic.Int32
 	ready, resuming := make(chan struct{}), make(chan struct{}, 8)
@@ -333,7 +333,15 @@ func TestAShimThatDiesWhileItResumes(t *testing.T) {
 	})
 	close(ready)
 	s := r.start("s1", resumes, nil)
-	within(t, resuming, "the resume")
+	within(r.t, resuming, "the resume")
+	return w, s
+}
+
+// A shim that resumes and dies before it is attached leaves no slot taken.
+func TestAShimThatDiesWhileItResumes(t *testing.T) {
+	r := newRig(t, nil)
+	r.sched.silent = 50 * time.Millisecond
+	w, s := r.resuming()
 	s.cancel()
 	w.mu.Lock()
 	w.sessions[0].Attached = false

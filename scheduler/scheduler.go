@@ -90,10 +90,8 @@ const (
 	avoidJobs    = 20 * time.Second // of a class, after one did not start
 	pollInterval = time.Second      // of the dispatcher while sessions wait
 
-	defaultGrace = 5 * time.Minute        // of a session with no stream, when the configuration says nothing
-	afterGrace   = 40 * time.Second       // until it is dead for certain, see session.Client
-	shimGone     = 120 * time.Millisecond // for a living shim to dial again
-	shimSilent   = 20 * time.Second       // for one whose worker could not be reached
+	shimGone   = 120 * time.Millisecond // for a living shim to dial again
+	shimSilent = 20 * time.Second       // for one whose worker could not be reached
 )
 
 // Why a session's contexts end. The other cause is session.ErrShimGone.
@@ -152,7 +150,7 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Metrics = NewMetrics()
 	}
 	if cfg.Grace == 0 {
-		cfg.Grace = defaultGrace
+		cfg.Grace = session.DefaultGrace
 	}
 	return &Scheduler{
 		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), fences: fence.New(), begun: time.Now(), silent: shimSilent, stopping: make(chan struct{}),

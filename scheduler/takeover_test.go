@@ -73,16 +73,6 @@ func odd(t *testing.T) (*rig, *oddPool) {
 	return r, p
 }
 
-// soon is eventually, as an answer.
-func soon(holds func() bool) bool {
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if holds() {
-			return true
-		}
-	}
-	return false
-}
-
 // A forged ticket deletes nobody's Job.
 func TestAStrangersTicketDeletesNoJob(t *testing.T) {
 	d := &discards{fakeJobs: newFakeJobs()}
@@ -155,49 +145,22 @@ func TestAShimThatDiesInATakeOver(t *testing.T) {
 	w.mu.Lock()
 	w.sessions[0].Attached = false
 	w.mu.Unlock()
-	soon(func() bool { return strings.Contains(w.ordered(), "orphan") })
+	eventually(t, "the order", func() bool { return strings.Contains(w.ordered(), "orphan") })
 	w.forgets()
-	if !soon(func() bool { return r.state("s1") == store.Lost }) {
-		r.sched.mu.Lock()
-		n := len(r.sched.live)
-		r.sched.mu.Unlock()
-		t.Errorf("state %s for ever, %d live runs, orders %q, fence held %v", r.state("s1"), n, w.ordered(), r.sched.fences.Superseded("s1") != nil)
-	}
+	eventually(t, "the end in the store", func() bool { return r.state("s1") == store.Lost })
 }
 
 // A worker that does not answer once gets its order later, for the right stream.
 func TestAnOrderWaitsForTheEpoch(t *testing.T) {
 	r, p := odd(t)
 	r.sched.silent = 50 * time.Millisecond
-	var w *fakeWorker
-	var streams atomic.Int32
-	ready, resuming := make(chan struct{}), make(chan struct{}, 8)
-	w = r.add("w", 1, func(s wire.Runner_RunServer) error {
-		<-ready
-		if streams.Add(1) == 1 {
-			w.knows(startOf(s))
-			_ = begin(s)
-			return errors.New("the channel broke")
-		}
-		_, _ = s.Recv()
-		resuming <- struct{}{}
-		<-s.Context().Done()
-		return nil
-	})
-	close(ready)
-	s := r.start("s1", resumes, nil)
-	within(t, resuming, "the resume")
+	w, s := r.resuming()
 	p.failDescribe.Store(1)
 	w.mu.Lock()
 	w.sessions[0].Attached, w.sessions[0].Epoch = false, 2 // the Attached was never seen
 	w.mu.Unlock()
 	s.cancel()
-	if !soon(func() bool { return strings.Contains(w.ordered(), "orphan s1 2") }) {
-		r.sched.mu.Lock()
-		n := len(r.sched.live)
-		r.sched.mu.Unlock()
-		t.Errorf("ordered %q; state %s, %d live runs", w.ordered(), r.state("s1"), n)
-	}
+	eventually(t, "the order", func() bool { return strings.Contains(w.ordered(), "orphan s1 2") })
 }
 
 // Outputs are freed by the last run of their session, whichever claimed them.
@@ -216,10 +179,8 @@ func TestATakeOverInheritsTheFence(t *testing.T) {
 	})
 	close(ready)
 	s := r.start("s1", resumes, nil)
-	_, err := s.wait(t)
-	if !soon(func() bool { return r.sched.fences.Superseded("s1") == nil }) {
-		t.Errorf("told %v; its outputs are fenced for ever", err)
-	}
+	_, _ = s.wait(t)
+	eventually(t, "its outputs are free", func() bool { return r.sched.fences.Superseded("s1") == nil })
 }
 
 // A newer writer may come while the older session is being resumed.

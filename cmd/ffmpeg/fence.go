@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -25,11 +23,8 @@ func (s *shim) outputs() []string {
 	}
 	var keys []string
 	for _, k := range s.command.OutputKeys() {
-		for _, dir := range s.settings.Shared {
-			if path.IsAbs(k) && (dir == "/" || strings.HasPrefix(k, dir+"/")) {
-				keys = append(keys, k)
-				break
-			}
+		if ffmpeg.IsShared(s.settings.Shared, k) {
+			keys = append(keys, k)
 		}
 	}
 	return keys

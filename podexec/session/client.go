@@ -276,7 +276,7 @@ func (r *clientRun) resumable(ctx context.Context, cause error) error {
 
 // pause waits before the next try. Its error is reported when there is none.
 func (r *clientRun) pause(ctx context.Context, out *outage) error {
-	bound := time.Duration(r.ticket.GetGraceMs())*time.Millisecond + afterGrace
+	bound := time.Duration(r.ticket.GetGraceMs())*time.Millisecond + AfterGrace
 	if out.begin(bound) && r.OnBroken != nil {
 		r.OnBroken(streamEnd(r.broke))
 	}

@@ -8,10 +8,16 @@ import (
 const (
 	leastRedial = 50 * time.Millisecond
 	mostRedial  = time.Second
-	// afterGrace is how much longer than its grace a session's worker may be busy
-	// with it: it may have noticed the end of the stream 20 s later than this end,
-	// and asks the process to stop before it kills.
-	afterGrace = 40 * time.Second
+)
+
+const (
+	// DefaultGrace is how long a worker keeps a session without a stream when
+	// nothing else was said.
+	DefaultGrace = 5 * time.Minute
+	// AfterGrace is how much longer than its grace a session's worker may be busy
+	// with it: it may have noticed the end of the stream 20 s later than the other
+	// end, and asks the process to stop before it kills.
+	AfterGrace = 40 * time.Second
 )
 
 // outage is the time in which a session has no stream. The first try to get one

@@ -9,10 +9,6 @@ import (
 	"github.com/ffpod/ffpod/podexec/wire"
 )
 
-// defaultGrace is how long a session is kept without a stream when its Start says
-// nothing.
-const defaultGrace = 5 * time.Minute
-
 // attach makes link the session's stream, from the offsets of resume, or from the
 // start. The stream before it ends first.
 func (r *run) attach(link *session.Link, resume *wire.Resume) error {
@@ -97,7 +93,7 @@ func (r *run) left() {
 	}
 	grace := time.Duration(r.start.GraceMs) * time.Millisecond
 	if grace == 0 {
-		grace = defaultGrace
+		grace = session.DefaultGrace
 	}
 	epoch := r.epoch
 	r.grace = time.AfterFunc(grace, func() { r.expire(epoch) })

@@ -1,11 +1,9 @@
 package supervisor
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 )
 
@@ -30,26 +28,12 @@ func (f *forking) reapStrays(ctx context.Context) {
 func (f *forking) reapOnce() {
 	f.Lock()
 	defer f.Unlock()
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || f.adopted(pid) || !zombieOf(pid, 1) {
+	for _, pid := range processes("/proc") {
+		if f.adopted(pid) {
 			continue
 		}
-		_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+		if s, ok := readStat("/proc", pid); ok && s.state == "Z" && s.parent == 1 {
+			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+		}
 	}
-}
-
-// zombieOf reads the state and the parent from /proc/PID/stat; the name in
-// parentheses before them may hold anything.
-func zombieOf(pid, parent int) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return false
-	}
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	return len(fields) > 1 && string(fields[0]) == "Z" && string(fields[1]) == strconv.Itoa(parent)
 }

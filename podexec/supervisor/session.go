@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
 )
@@ -157,13 +159,9 @@ func (r *run) outcome(status syscall.WaitStatus, usage syscall.Rusage) *wire.Exi
 func (r *run) complete(e *wire.Exit, files []*wire.File, failed error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	done := &wire.Exit{
-		Session: e.Session, Code: e.Code, Signal: e.Signal, Cause: e.Cause,
-		UserUs: e.UserUs, SystemUs: e.SystemUs, MaxRssKib: e.MaxRssKib,
-		StartedUnixMs: e.StartedUnixMs, EndedUnixMs: e.EndedUnixMs,
-		Stdout: r.stdout.Offset(), Stderr: r.stderr.Offset(),
-		StdoutCut: r.cut[0].Load(), StderrCut: r.cut[1].Load(), Files: files,
-	}
+	done := proto.CloneOf(e) // e may be on its way in an answer to Describe
+	done.Stdout, done.Stderr = r.stdout.Offset(), r.stderr.Offset()
+	done.StdoutCut, done.StderrCut, done.Files = r.cut[0].Load(), r.cut[1].Load(), files
 	r.exit, r.ended = done, &wire.Frame{Kind: &wire.Frame_Exit{Exit: done}}
 	if failed != nil {
 		r.ended = &wire.Frame{Kind: &wire.Frame_Lost{Lost: &wire.Lost{Message: failed.Error()}}}

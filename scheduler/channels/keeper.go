@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
@@ -379,5 +378,3 @@ func (k *Keeper) Part(podUID string) {
 		w.parting = true
 	}
 }
-
-func jobOf(pod *corev1.Pod) string { return pod.Labels[batchv1.JobNameLabel] }

@@ -71,10 +71,10 @@ func (w *worker) draining() bool {
 
 func (w *worker) state() WorkerState {
 	s := WorkerState{
-		Worker:   lease.Worker{Class: w.pod.Labels[w.keeper.config.ClassLabel], Pod: w.pod.Name, PodUID: string(w.pod.UID), Node: w.pod.Spec.NodeName, Job: jobOf(w.pod)},
+		Worker:   lease.Worker{Class: w.pod.Labels[w.keeper.config.ClassLabel], Pod: w.pod.Name, PodUID: string(w.pod.UID), Node: w.pod.Spec.NodeName, Job: lease.JobOf(w.pod)},
 		Draining: w.draining(),
 	}
-	if c := lease.Status(w.pod); c != nil && c.State.Running != nil {
+	if c := lease.Running(w.pod); c != nil {
 		s.Began = c.State.Running.StartedAt.Time
 	}
 	if b := w.boot; b != nil && !b.over {
@@ -229,7 +229,7 @@ func (w *worker) connect(ctx context.Context, channel lease.Channel, asked time.
 		// A boot that was given up with its node may come back.
 		w.past = slices.DeleteFunc(w.past, func(p *boot) bool { return p.worker.Nonce == d.GetNonce() })
 		b = &boot{
-			worker: lease.Worker{Class: d.GetClass(), Pod: w.pod.Name, PodUID: string(w.pod.UID), Node: w.pod.Spec.NodeName, Nonce: d.GetNonce(), Job: jobOf(w.pod), Resumes: d.GetResumes()},
+			worker: lease.Worker{Class: d.GetClass(), Pod: w.pod.Name, PodUID: string(w.pod.UID), Node: w.pod.Spec.NodeName, Nonce: d.GetNonce(), Job: lease.JobOf(w.pod), Resumes: d.GetResumes()},
 			slots:  newSlots(), restarts: lease.Restarts(w.pod), since: time.Now(), ended: make(chan struct{}),
 		}
 		w.keeper.config.Log.Info("worker answers", zap.String("worker", w.pod.Name), zap.String("class", d.GetClass()), zap.String("node", w.pod.Spec.NodeName),
@@ -458,7 +458,7 @@ func (w *worker) judge(pod *corev1.Pod) {
 
 // running is the id of the running worker container, "" when none runs.
 func running(pod *corev1.Pod) string {
-	if s := lease.Status(pod); s != nil && s.State.Running != nil {
+	if s := lease.Running(pod); s != nil {
 		return s.ContainerID
 	}
 	return ""

@@ -55,7 +55,7 @@ func NewWatcher(c Config) (*Watcher, error) {
 	// kube: deployments, list, watch
 	w.informer = appsinformers.NewTypedFilteredDeploymentInformer(c.Client, c.Namespace, 0, nil,
 		func(o *metav1.ListOptions) { o.LabelSelector = Label })
-	if err := w.informer.SetTransform(withoutManagedFields); err != nil {
+	if err := w.informer.SetTransform(WithoutManagedFields); err != nil {
 		return nil, fmt.Errorf("watch the classes of namespace %s: %w", c.Namespace, err)
 	}
 	if err := w.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
@@ -180,7 +180,9 @@ func (w *Watcher) wake() {
 	}
 }
 
-func withoutManagedFields(o any) (any, error) {
+// WithoutManagedFields is an informer's transform: nobody reads them, and they are
+// the larger part of an object.
+func WithoutManagedFields(o any) (any, error) {
 	if m, ok := o.(metav1.Object); ok {
 		m.SetManagedFields(nil)
 	}

@@ -331,11 +331,15 @@ func unsharedProblem(o *Operand, e *Environment) string {
 	return ""
 }
 
-func (e *Environment) shares(name string) bool {
+func (e *Environment) shares(name string) bool { return IsShared(e.Shared, name) }
+
+// IsShared reports whether an absolute path is one of the shared directories or
+// lies in one, by its cleaned text.
+func IsShared(shared []string, name string) bool {
 	if !strings.HasPrefix(name, "/") {
 		return false
 	}
-	for _, dir := range e.Shared {
+	for _, dir := range shared {
 		if dir = path.Clean(dir); strings.HasPrefix(dir, "/") && below(dir, path.Clean(name)) {
 			return true
 		}

@@ -237,7 +237,7 @@ func (l *Launcher) dial(ctx context.Context, r *launch, pod *corev1.Pod) (lease.
 			return nil, context.Cause(ctx)
 		case apierrors.IsForbidden(err) || errors.Is(err, errWrong):
 			return nil, err
-		case running(now):
+		case lease.Running(now) != nil:
 			r.say("running, but the worker does not answer: " + err.Error())
 		}
 		// A slow start is tried less often: the status will be in time to tell.
@@ -257,7 +257,7 @@ func (l *Launcher) rest(ctx context.Context, r *launch, pause time.Duration) err
 	before, _ := l.look(r)
 	for passed := false; ; {
 		pod, updated := l.look(r)
-		if passed && waits(pod) == nil || running(pod) && !running(before) {
+		if passed && waits(pod) == nil || lease.Running(pod) != nil && lease.Running(before) == nil {
 			return nil
 		}
 		select {
@@ -296,11 +296,6 @@ func verify(pod *corev1.Pod, d *wire.Description) error {
 		return fmt.Errorf("verify worker %s: it does not serve a single session: env %s has no effect", pod.Name, onceEnv)
 	}
 	return nil
-}
-
-func running(pod *corev1.Pod) bool {
-	s := lease.Status(pod)
-	return s != nil && s.State.Running != nil
 }
 
 // lease hands the worker to the keeper, which owns the channel from then on, and

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/channels"
 	"github.com/ffpod/ffpod/scheduler/class"
@@ -83,7 +83,7 @@ func New(c Config) (*Launcher, error) {
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
-	c.Grace = cmp.Or(c.Grace, 5*time.Minute)
+	c.Grace = cmp.Or(c.Grace, session.DefaultGrace)
 	c.Deadline = cmp.Or(c.Deadline, max(10*time.Minute, 2*c.Grace))
 	c.TTL = cmp.Or(c.TTL, 2*time.Minute)
 	c.Explain = cmp.Or(c.Explain, time.Second)
@@ -104,7 +104,7 @@ func New(c Config) (*Launcher, error) {
 			o.LabelSelector = class.Label + "," + class.RoleLabel + "=" + class.RoleJob
 		})
 	err := errors.Join(
-		l.informer.SetTransform(withoutManagedFields),
+		l.informer.SetTransform(class.WithoutManagedFields),
 		l.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
 			c.Log.Warn("the pods of Jobs cannot be watched; trying again", zap.String("namespace", c.Namespace), zap.Error(err))
 		}))
@@ -163,7 +163,7 @@ func (l *Launcher) active(name string) int {
 	}
 	for _, o := range l.informer.GetStore().List() {
 		if pod := o.(*corev1.Pod); pod.Labels[class.Label] == name && !lease.Over(pod) {
-			jobs[jobOf(pod)] = true
+			jobs[lease.JobOf(pod)] = true
 		}
 	}
 	return len(jobs)
@@ -200,7 +200,7 @@ func (l *Launcher) Ready() bool {
 		defer l.mu.Unlock()
 		for _, o := range l.informer.GetStore().List() {
 			pod := o.(*corev1.Pod)
-			if r := l.launches[jobOf(pod)]; ofJob(pod) && (r == nil || r.handed) {
+			if r := l.launches[lease.JobOf(pod)]; ofJob(pod) && (r == nil || r.handed) {
 				all = append(all, pod)
 			}
 		}
@@ -226,7 +226,7 @@ func (l *Launcher) seen(pod *corev1.Pod, deleted bool) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch r := l.launches[jobOf(pod)]; {
+	switch r := l.launches[lease.JobOf(pod)]; {
 	case r != nil && !r.handed:
 		r.update(pod, deleted || lease.Over(pod))
 	case deleted:
@@ -292,13 +292,4 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func ofJob(pod *corev1.Pod) bool {
 	owner := metav1.GetControllerOf(pod)
 	return owner != nil && owner.Kind == "Job" && pod.Labels[class.Label] != "" && pod.Labels[class.RoleLabel] == class.RoleJob
-}
-
-func jobOf(pod *corev1.Pod) string { return pod.Labels[batchv1.JobNameLabel] }
-
-func withoutManagedFields(o any) (any, error) {
-	if m, ok := o.(metav1.Object); ok {
-		m.SetManagedFields(nil)
-	}
-	return o, nil
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ffpod/ffpod/scheduler/class"
+	"github.com/ffpod/ffpod/scheduler/lease"
 )
 
 // podReason says what a starting pod waits for, as far as its status tells.
@@ -30,7 +31,7 @@ func podReason(pod *corev1.Pod) string {
 	if w := waits(pod); w != nil {
 		return words("waiting: "+w.Reason, w.Message)
 	}
-	if running(pod) {
+	if lease.Running(pod) != nil {
 		return "running on " + pod.Spec.NodeName + ", waiting for the worker's answer"
 	}
 	return "scheduled on " + pod.Spec.NodeName
@@ -116,7 +117,7 @@ func (l *Launcher) explain(ctx context.Context, r *launch) {
 // asked stays unsaid: it is no reason to end the launch.
 func (l *Launcher) inquire(ctx context.Context, r *launch, pod *corev1.Pod) {
 	if pod != nil {
-		if pod.Spec.NodeName != "" && waits(pod) == nil && !running(pod) {
+		if pod.Spec.NodeName != "" && waits(pod) == nil && lease.Running(pod) == nil {
 			r.say(l.events(ctx, r.job.Namespace, pod.UID))
 		}
 		return

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"syscall"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ffpod/ffpod/podexec"
@@ -56,6 +57,17 @@ func Status(pod *corev1.Pod) *corev1.ContainerStatus {
 	}
 	return nil
 }
+
+// Running is the status of the worker container while it runs, else nil.
+func Running(pod *corev1.Pod) *corev1.ContainerStatus {
+	if s := Status(pod); s != nil && s.State.Running != nil {
+		return s
+	}
+	return nil
+}
+
+// JobOf is the name of the Job that made the pod, "" when none did.
+func JobOf(pod *corev1.Pod) string { return pod.Labels[batchv1.JobNameLabel] }
 
 // Over reports whether the pod will never run a container again.
 func Over(pod *corev1.Pod) bool {

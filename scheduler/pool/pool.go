@@ -81,7 +81,7 @@ func New(c Config) (*Pool, error) {
 			o.LabelSelector = class.Label + "," + class.RoleLabel + "!=" + class.RoleJob
 		})
 	err := errors.Join(
-		p.informer.SetTransform(withoutManagedFields),
+		p.informer.SetTransform(class.WithoutManagedFields),
 		p.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
 			c.Log.Warn("the warm workers cannot be watched; trying again", zap.String("namespace", c.Namespace), zap.Error(err))
 		}))
@@ -181,11 +181,4 @@ func (p *Pool) Supervisor(ctx context.Context, pod, podUID, nonce string) (wire.
 func warm(pod *corev1.Pod) bool {
 	owner := metav1.GetControllerOf(pod)
 	return owner != nil && owner.Kind == "ReplicaSet" && pod.Labels[class.Label] != ""
-}
-
-func withoutManagedFields(o any) (any, error) {
-	if m, ok := o.(metav1.Object); ok {
-		m.SetManagedFields(nil)
-	}
-	return o, nil
 }

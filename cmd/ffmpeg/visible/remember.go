@@ -29,7 +29,7 @@ func Remember(c *ffmpeg.Command, shared []string) Leftovers {
 		var l Leftovers
 		listings := map[string]map[string]bool{}
 		for _, s := range c.FileSets() {
-			if !s.Exact || !within(shared, s.Dir) {
+			if !s.Exact || !ffmpeg.IsShared(shared, s.Dir) {
 				continue
 			}
 			there, known := listings[s.Dir]

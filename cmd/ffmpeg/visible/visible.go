@@ -17,9 +17,6 @@
 package visible
 
 import (
-	"path/filepath"
-	"strings"
-
 	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
@@ -32,21 +29,11 @@ const maxOutputs = 64
 func Outputs(c *ffmpeg.Command, shared []string) []*wire.Output {
 	var all []*wire.Output
 	for _, s := range c.FileSets() {
-		if within(shared, s.Dir) && len(all) < maxOutputs {
+		if ffmpeg.IsShared(shared, s.Dir) && len(all) < maxOutputs {
 			all = append(all, &wire.Output{Directory: []byte(s.Dir), Prefix: []byte(s.Prefix), Exact: s.Exact})
 		}
 	}
 	return all
-}
-
-func within(shared []string, dir string) bool {
-	for _, s := range shared {
-		s = filepath.Clean(s)
-		if s == "/" || dir == s || strings.HasPrefix(dir, s+"/") {
-			return true
-		}
-	}
-	return false
 }
 
 // directories are those of outputs, each once.
