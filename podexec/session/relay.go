@@ -39,6 +39,7 @@ type Relay struct {
 	worker  *Link    // frames go there; nil before Started
 	early   []packet // frames of the shim that came before
 	waiting int      // their bytes
+	begun   bool     // a worker has started or attached the session
 	goneErr error
 	passed  bool          // the shim was sent the exit and has not acknowledged it
 	ended   chan struct{} // of the present Run: the shim acknowledged the exit
@@ -246,7 +247,7 @@ func (r *Relay) attach(worker *Link) {
 	for _, p := range r.early {
 		worker.pass(p)
 	}
-	r.early, r.waiting, r.worker = nil, 0, worker
+	r.early, r.waiting, r.worker, r.begun = nil, 0, worker, true
 }
 
 func (r *Relay) detach() {
@@ -295,6 +296,9 @@ func (r *Relay) accept(p packet, first bool) error {
 	case ack:
 		r.passed = false
 		defer close(r.ended)
+	case r.worker == nil && r.begun: // the worker's stream has ended: a Resume says it again
+		p.free()
+		return nil
 	case r.worker == nil:
 		r.early, r.waiting = append(r.early, p), r.waiting+proto.Size(f)+p.size
 		if len(r.early) > maxEarly || r.waiting > maxEarlyBytes {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -102,6 +103,30 @@ func TestRelayAfterARefusal(t *testing.T) {
 	second.cut(io.EOF)
 	if got := <-done; !errors.Is(got.err, ErrBroken) {
 		t.Errorf("got %v", got.err)
+	}
+}
+
+// What a shim says between a worker's stream that broke and its own end is no reason
+// to take it for dead: it says all of it again when it resumes.
+func TestRelayOfABrokenWorkerKeepsTheShim(t *testing.T) {
+	s := newScene(t)
+	worker, done := s.worker(t)
+	_ = worker.Send(startedFrame())
+	s.shim.next(t)
+	worker.cut(io.EOF)
+	if got := <-done; !errors.Is(got.err, ErrBroken) {
+		t.Fatalf("got %v", got.err)
+	}
+	for at := uint64(0); at < DefaultRing; at += chunk { // a ring that nobody has acknowledged
+		_ = s.shim.Send(data(wire.Pipe_STDIN, at, strings.Repeat("x", chunk), false))
+	}
+	for range 2 * maxEarly {
+		_ = s.shim.Send(ackFrame(wire.Pipe_STDOUT, 1))
+	}
+	s.shim.out.close(io.EOF)
+	within(t, "the shim is gone", s.relay.Gone())
+	if broken, ok := errors.AsType[*ProtocolError](s.relay.shimGone()); ok {
+		t.Errorf("it counted as gone while it lived: %v", broken)
 	}
 }
 
