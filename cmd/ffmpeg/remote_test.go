@@ -164,7 +164,7 @@ func (s *scheduler) awaiting(t *testing.T, c call, arrived <-chan struct{}) (wai
 }
 
 func TestSignalsAreForwarded(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2} {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGABRT, syscall.SIGXCPU} {
 		arrived := make(chan struct{}, 1)
 		s := serve(t, serverName, func(p *peer) error {
 			p.begin()
@@ -242,7 +242,7 @@ func TestSignalAfterTheEnd(t *testing.T) {
 }
 
 func TestSignalBeforeTheStart(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP} {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGABRT, syscall.SIGXCPU} {
 		arrived := make(chan struct{}, 1)
 		s := serve(t, serverName, func(p *peer) error {
 			p.send(&wire.Progress{Phase: "queued", Reason: "no free slot"})

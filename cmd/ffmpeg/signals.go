@@ -12,10 +12,12 @@ import (
 // forwarded are the signals that reach the program on the worker. What the
 // caller had ignored for it (nohup) stays ignored. TSTP, TTIN and TTOU keep
 // stopping the shim, and the rings then stop the program; a shim that is stopped
-// for longer than the bound on silence (20 s) counts as dead.
+// for longer than the bound on silence (20 s) counts as dead. ABRT is what watchdogs
+// send, and Go would answer it with a traceback; XCPU stops ffmpeg as TERM does.
 var forwarded = [...]syscall.Signal{
 	syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP,
 	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGCONT,
+	syscall.SIGABRT, syscall.SIGXCPU,
 }
 
 var errSignalled = errors.New("the caller sent a signal")
