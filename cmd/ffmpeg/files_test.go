@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,5 +162,36 @@ func TestLostSubtitle(t *testing.T) {
 				t.Errorf("stderr is %q", r.stderr)
 			}
 		})
+	}
+}
+
+// TestLostSubtitleOfANewerSession: what another session of the pod has written since
+// is not what the lost one left.
+func TestLostSubtitleOfANewerSession(t *testing.T) {
+	begun, lose := make(chan struct{}), make(chan struct{})
+	var sessions atomic.Int32
+	s := serveFiles(t, func(s *scheduler, p *peer) error {
+		if sessions.Add(1) == 1 {
+			p.begin()
+			close(begun)
+			<-lose
+			p.send(&wire.Lost{Message: "worker gone"})
+			return status.Error(codes.Unavailable, "going away")
+		}
+		p.begin()
+		s.write("new.srt", "whole")
+		p.exit(&wire.Exit{})
+		return nil
+	})
+	c := call{args: []string{"-nostdin", "-y", "-i", s.file("in.mkv"), "-c:s", "srt", s.file("new.srt")}, env: append(s.settings, "FFPOD_MODE=remote")}
+	wait, _ := s.awaiting(t, c, begun)
+	if r := c.run(t); r.code != 0 {
+		t.Errorf("the newer: %+v", r)
+	}
+	close(lose)
+	r := wait()
+	r.ours(t, "was lost")
+	if b, err := os.ReadFile(s.file("new.srt")); string(b) != "whole" || strings.Contains(r.stderr, "removed") {
+		t.Errorf("the newer session's output is %q, %v", b, err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ffpod/ffpod/cmd/ffmpeg/decision"
+	"github.com/ffpod/ffpod/cmd/ffmpeg/registry"
 	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/ffmpeg"
@@ -147,7 +148,7 @@ func (t *trial) run(ctx context.Context) (end ending, again bool) {
 	if heard {
 		t.heard = time.Now()
 	}
-	return t.judge(ctx, way, err, placed)
+	return t.judge(ctx, way, err, placed, hold)
 }
 
 // stdin is nil for a program that does not read it: the caller's next command
@@ -170,7 +171,7 @@ func (s *shim) keys(caught *signals) *keys {
 
 // judge tells the failures apart by what they allow: a session that never
 // started may still run, a lost one never again.
-func (t *trial) judge(ctx context.Context, way *route, err error, placed *wire.Ticket) (end ending, again bool) {
+func (t *trial) judge(ctx context.Context, way *route, err error, placed *wire.Ticket, hold *registry.Hold) (end ending, again bool) {
 	if refused, ok := errors.AsType[*session.RefusedError](err); ok {
 		t.caught.rewind()
 		if refused.Refusal == wire.Refusal_LOCAL && t.settings.Mode != ffmpeg.ForceRemote {
@@ -195,7 +196,10 @@ func (t *trial) judge(ctx context.Context, way *route, err error, placed *wire.T
 	if placed != nil {
 		where += " on worker " + placed.Pod
 	}
-	removed := t.files.forget()
+	removed := ""
+	if hold.Alone() { // else what is there may be the other's
+		removed = t.files.forget()
+	}
 	return ending{begun: true, why: &failure{
 		what: where + " was lost", why: err.Error() + removed,
 		remedy: "its outputs may be incomplete and it was not run again: check the scheduler and the worker, then repeat the command",

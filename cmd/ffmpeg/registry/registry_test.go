@@ -171,6 +171,38 @@ func TestSessionsShare(t *testing.T) {
 	}
 }
 
+// Others that came before, or only wait, have not written since.
+func TestAlone(t *testing.T) {
+	r := open(t)
+	hold := func(session string) *Hold {
+		h, err := r.Remote(t.Context(), Remote{Keys: []string{"/c/x", "/c/" + session}, Session: session})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(h.Ended)
+		return h
+	}
+	check := func(what string, h *Hold, want bool) {
+		t.Helper()
+		if h.Alone() != want {
+			t.Errorf("%s: alone is %v", what, !want)
+		}
+	}
+	before := hold("before")
+	_ = before.Placed("w", time.Minute)
+	h := hold("ours")
+	_ = h.Placed("w", time.Minute)
+	check("nobody came since", h, true)
+	check("somebody runs", before, false)
+	next := hold("next")
+	check("the next waits", h, true)
+	_ = next.Placed("w", time.Minute)
+	check("the next runs", h, false)
+	next.Ended()
+	check("the next has run", h, false)
+	check("there is no registry", nil, true)
+}
+
 func TestShimLives(t *testing.T) {
 	r := open(t)
 	h, err := r.Remote(t.Context(), Remote{Keys: []string{"/c/x"}, Session: "a"})

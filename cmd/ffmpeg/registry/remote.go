@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -159,6 +161,24 @@ func (h *Hold) renew() {
 			h.mu.Unlock()
 		}
 	}
+}
+
+// Alone tells whether no other session of this pod may have written the outputs since
+// this one asked for them. No writer that runs here can have: the locks are held.
+func (h *Hold) Alone() bool {
+	if h == nil {
+		return true
+	}
+	for _, fd := range h.keys {
+		_, since, _ := bytes.Cut(read(fd), []byte(h.session+"\n"))
+		for line := range strings.Lines(string(since)) {
+			other, waits := h.reg.remnant(strings.TrimSuffix(line, "\n"))
+			if !waits || other.Placed { // it has ended, or it may run
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Ended lets go of the outputs: the session's exit is known, or it never started.
