@@ -120,7 +120,7 @@ func (t *trial) run(ctx context.Context) (end ending, again bool) {
 	var placed *wire.Ticket
 	heard := false
 	client := &session.Client{
-		Open: way.open, Start: t.start, Stdin: t.stdin(), Stdout: os.Stdout, Stderr: os.Stderr,
+		Open: way.open, Start: t.start, Stdin: t.stdin(), Stdout: os.Stdout, Stderr: words{os.Stderr},
 		Signals: t.caught.forward,
 		OnProgress: func(p *wire.Progress) {
 			heard = true
@@ -158,6 +158,18 @@ func (s *shim) stdin() io.Reader {
 		return os.Stdin
 	}
 	return nil
+}
+
+// words is a stderr as ffmpeg writes it: what a full disk does not take is dropped, and
+// no failure of the program. A reader that is gone is told to the worker.
+type words struct{ *os.File }
+
+func (w words) Write(p []byte) (int, error) {
+	n, err := w.File.Write(p)
+	if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		return len(p), nil
+	}
+	return n, err
 }
 
 // keys watches for a q if a player waits and the program would take keys: bytes

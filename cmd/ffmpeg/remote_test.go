@@ -106,6 +106,31 @@ func TestRemoteBytesAndCodes(t *testing.T) {
 	}
 }
 
+// TestStderrThatTakesNothing: ffmpeg does not look whether its words arrive. The log
+// of a caller whose disk is full ends no transcode.
+func TestStderrThatTakesNothing(t *testing.T) {
+	s := serve(t, serverName, func(p *peer) error {
+		p.begin()
+		p.send(&wire.Data{Pipe: wire.Pipe_STDERR, Bytes: []byte("frame= 1\r")})
+		p.exit(&wire.Exit{Stderr: 9})
+		return nil
+	})
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	args := slices.Clone(encode)
+	args[slices.Index(args, "quiet")] = "info"
+	for _, mode := range []string{"local", "remote"} {
+		cmd := call{args: args, env: append(s.settings, "FFPOD_MODE="+mode)}.command()
+		cmd.Stderr = full
+		if err := cmd.Run(); err != nil {
+			t.Errorf("mode %s: %v", mode, err)
+		}
+	}
+}
+
 // TestRemoteSignalDeath: the parent sees the worker's signal, no core, no word.
 func TestRemoteSignalDeath(t *testing.T) {
 	for sig := syscall.Signal(1); sig <= 64; sig++ {
