@@ -52,6 +52,7 @@ func (c *Channel) Command(program wire.Program, args ...string) *Cmd {
 var (
 	errStarted    = errors.New("podexec: already started")
 	errNotStarted = errors.New("podexec: not started")
+	errFinished   = errors.New("podexec: process already finished")
 )
 
 // Start starts the command and returns when it runs. Cancelling ctx later ends the
@@ -132,10 +133,15 @@ func (c *Cmd) Signal(sig syscall.Signal) error {
 		return errNotStarted
 	}
 	select {
+	case <-c.done: // there is room in signals, and nobody who takes them
+		return errFinished
+	default:
+	}
+	select {
 	case c.signals <- sig:
 		return nil
 	case <-c.done:
-		return errors.New("podexec: process already finished")
+		return errFinished
 	}
 }
 

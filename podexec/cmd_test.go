@@ -576,3 +576,17 @@ func (c *closing) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// A signal has nothing to go to any more, and its sender must know.
+func TestSignalAfterWait(t *testing.T) {
+	c := worker(t, supervisor.Config{})
+	cmd, _, _ := command(c, "exit", "0")
+	if err := cmd.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 16 {
+		if cmd.Signal(syscall.SIGTERM) == nil {
+			t.Fatal("a process that has ended took a signal")
+		}
+	}
+}
