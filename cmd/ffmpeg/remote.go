@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -118,9 +120,9 @@ func (t *trial) run(ctx context.Context) (end ending, again bool) {
 	way := &route{settings: t.settings}
 	defer way.close()
 	var placed *wire.Ticket
-	heard := false
+	heard, in := false, &media{}
 	client := &session.Client{
-		Open: way.open, Start: t.start, Stdin: t.stdin(), Stdout: os.Stdout, Stderr: words{os.Stderr},
+		Open: way.open, Start: t.start, Stdin: t.stdin(in), Stdout: os.Stdout, Stderr: words{os.Stderr},
 		Signals: t.caught.forward,
 		OnProgress: func(p *wire.Progress) {
 			heard = true
@@ -143,7 +145,7 @@ func (t *trial) run(ctx context.Context) (end ending, again bool) {
 	t.log("remote", "session "+t.start.Session)
 	exit, err := client.Run(ctx)
 	if err == nil {
-		return ending{exit: exit, why: t.files.await(ctx, exit)}, false
+		return ending{exit: exit, why: cmp.Or(t.files.await(ctx, exit), in.failure(exit))}, false
 	}
 	if heard {
 		t.heard = time.Now()
@@ -153,11 +155,35 @@ func (t *trial) run(ctx context.Context) (end ending, again bool) {
 
 // stdin is nil for a program that does not read it: the caller's next command
 // finds every byte still there.
-func (s *shim) stdin() io.Reader {
-	if s.command.ReadsStdin {
-		return os.Stdin
+func (s *shim) stdin(in *media) io.Reader {
+	switch {
+	case s.command.StdinInput:
+		return in
+	case s.command.ReadsStdin:
+		return os.Stdin // keys: ffmpeg goes on without them
 	}
 	return nil
+}
+
+// media is a standard input that is one of the inputs. An error of it reaches the
+// worker as its end: a success of half the input is none.
+type media struct{ failed atomic.Pointer[error] }
+
+func (m *media) Read(p []byte) (int, error) {
+	n, err := os.Stdin.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		m.failed.Store(&err)
+	}
+	return n, err
+}
+
+// failure takes the place of a success.
+func (m *media) failure(e *wire.Exit) *failure {
+	err := m.failed.Load()
+	if err == nil || e.Code != 0 || e.Signal != 0 {
+		return nil
+	}
+	return &failure{what: "the program ended well but not all of its standard input could be read", why: (*err).Error(), remedy: "its outputs may be incomplete: repair the input, then run it again"}
 }
 
 // words is a stderr as ffmpeg writes it: what a full disk does not take is dropped, and

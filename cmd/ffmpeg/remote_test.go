@@ -325,6 +325,31 @@ func TestStdin(t *testing.T) {
 	}
 }
 
+// TestInputThatCannotBeRead: to the worker it looks like the end of the input, and half
+// a film would pass for the whole.
+func TestInputThatCannotBeRead(t *testing.T) {
+	s := serve(t, serverName, func(p *peer) error {
+		p.begin()
+		for f := p.next(); f != nil && !f.GetData().GetEof(); {
+			f = p.next()
+		}
+		p.exit(&wire.Exit{})
+		return nil
+	})
+	dir, err := os.Open(s.dir) // read(2) fails
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	keys := encode[1:]
+	input := []string{"-f", "mpegts", "-i", "pipe:0", "-c:v", "mpeg4", "-f", "rawvideo", "-"}
+	r := call{args: input, env: append(s.settings, "FFPOD_MODE=remote"), stdin: dir}.run(t)
+	r.ours(t, "standard input", "is a directory")
+	if r := (call{args: keys, env: s.settings, stdin: dir}).run(t); r.code != 0 || r.stderr != "" {
+		t.Errorf("a program that only takes keys: %+v", r)
+	}
+}
+
 // TestQuitBeforeTheStart: Jellyfin writes q and gives the process 5 s, also
 // while it waits for a worker. What is peeked at is not taken.
 func TestQuitBeforeTheStart(t *testing.T) {
