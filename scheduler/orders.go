@@ -62,7 +62,7 @@ func (r *run) order(life context.Context, after time.Duration) error {
 		}
 		if err == nil {
 			call, done := context.WithTimeout(ctx, orderTimeout)
-			_, err = sup.Orphan(call, &wire.OrphanRequest{Session: r.id, Epoch: max(r.epoch.Load(), 1), AfterMs: uint32(after.Milliseconds())})
+			_, err = sup.Orphan(call, &wire.OrphanRequest{Session: r.id, Epoch: r.stream(), AfterMs: uint32(after.Milliseconds())})
 			done()
 		}
 		if err == nil {
@@ -74,6 +74,10 @@ func (r *run) order(life context.Context, after time.Duration) error {
 		}
 	}
 }
+
+// stream is the epoch of the last stream that this run gave the worker: the first,
+// also when it ended before the worker's Started came.
+func (r *run) stream() uint64 { return max(r.epoch.Load(), 1) }
 
 // learn asks which stream is the last of a session that was resumed and never
 // attached here. errSuperseded: somebody is attached, at another replica.
@@ -117,7 +121,7 @@ func (r *run) dead(life context.Context, after time.Duration) error {
 		switch state := stateOf(d, r.id); {
 		case state == nil, state.GetExit() != nil:
 			return nil
-		case state.GetEpoch() > r.epoch.Load():
+		case state.GetEpoch() > r.stream():
 			return errSuperseded
 		}
 	}

@@ -102,6 +102,35 @@ func TestAShimThatIsGoneIsOrphaned(t *testing.T) {
 	}
 }
 
+// A shim that dies before Started came has the first stream all the same: a process
+// that takes a moment to die is not one that somebody has resumed.
+func TestAShimThatIsGoneBeforeStarted(t *testing.T) {
+	r := newRig(t, nil)
+	var w *fakeWorker
+	ready, came := make(chan struct{}), make(chan struct{})
+	w = r.add("w", 1, func(s wire.Runner_RunServer) error {
+		<-ready
+		w.knows(startOf(s)) // with epoch 1: it runs
+		close(came)
+		<-s.Context().Done()
+		return nil
+	})
+	close(ready)
+	s := r.start("s1", resumes, nil)
+	within(t, came, "Start")
+	s.cancel()
+	eventually(t, "the order", func() bool { return w.ordered() == "orphan s1 1" })
+	time.Sleep(200 * time.Millisecond) // it is asked about, and still dying
+	w.forgets()
+	if line := r.audit("s1"); line["exit"] != "lost" {
+		t.Errorf("audit %v", line)
+	}
+	if got := r.state("s1"); got != store.Lost {
+		t.Errorf("state %s", got)
+	}
+	eventually(t, "its outputs are free", func() bool { return r.sched.fences.Superseded("s1") == nil })
+}
+
 // A scheduler that goes leaves its sessions to the next, which knows them by the
 // worker's word alone.
 func TestAnotherSchedulerResumes(t *testing.T) {
