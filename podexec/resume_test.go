@@ -11,6 +11,9 @@ import (
 	"syscall"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/supervisor"
 	"github.com/ffpod/ffpod/podexec/wire"
@@ -178,6 +181,38 @@ func TestANewerStreamEndsTheOlder(t *testing.T) {
 	if f := two.until(func(f *wire.Frame) bool { return f.GetExit() != nil }); f.GetExit().Cause != wire.Cause_CAUSE_FENCED || f.GetExit().Signal != 9 {
 		t.Errorf("got %v: of the two orders the first was void", f)
 	}
+}
+
+// A Resume that was held up on its way, at another scheduler, does not end the stream
+// that its client has got since: nor the session, of which it knows less.
+func TestAResumeThatComesLate(t *testing.T) {
+	c := worker(t, supervisor.Config{})
+	nonce := nonceOf(t, c)
+	signal := func(r *raw, n uint64) {
+		_ = r.Send(&wire.Frame{Kind: &wire.Frame_Signal{Signal: &wire.Signal{Number: int32(syscall.SIGUSR1), Sequence: n}}})
+	}
+	one := open(t, c)
+	one.start(kept("late", "counts"))
+	one.until(func(f *wire.Frame) bool { return string(f.GetData().GetBytes()) == "ready\n" })
+	_ = one.Send(&wire.Frame{Kind: &wire.Frame_Ack{Ack: &wire.Ack{Pipe: wire.Pipe_STDERR, Offset: 6}}})
+	signal(one, 1) // is handled after that
+	one.until(func(f *wire.Frame) bool { return string(f.GetData().GetBytes()) == "1\n" })
+	late := open(t, c)
+	late.resume("late", nonce, 0)
+	for {
+		f, err := late.Recv()
+		if err != nil {
+			if status.Code(err) != codes.Aborted {
+				t.Errorf("the late stream ends with %v", err)
+			}
+			break
+		}
+		if f.GetLost() != nil || f.GetAttached() != nil {
+			t.Fatalf("the late stream gets %v", f)
+		}
+	}
+	signal(one, 2)
+	one.until(func(f *wire.Frame) bool { return string(f.GetData().GetBytes()) == "2\n" })
 }
 
 // The order outlives its giver, and only it kills, not the end of the stream.

@@ -163,6 +163,14 @@ func (o *Outbound) release(offset uint64) {
 	o.room.Broadcast()
 }
 
+// Freed tells whether the bytes from an offset on are not all held any more: the far
+// end has acknowledged some.
+func (o *Outbound) Freed(from uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return from < o.acked
+}
+
 // Discard is for a Close of the far reader: Pump ends with ErrReaderGone.
 // Whoever owns the source closes it, so that its writer notices.
 func (o *Outbound) Discard() {

@@ -9,12 +9,20 @@ import (
 	"github.com/ffpod/ffpod/podexec/wire"
 )
 
+// errOvertaken is a stream that came late: its client is at a later one already, and
+// the session goes on there.
+var errOvertaken = errors.New("a later stream of the same client has the session")
+
 // attach makes link the session's stream, from the offsets of resume, or from the
-// start. The stream before it ends first.
+// start. The stream before it ends first, unless this one is the older.
 func (r *run) attach(link *session.Link, resume *wire.Resume) error {
 	r.attaching.Lock()
 	defer r.attaching.Unlock()
 	r.mu.Lock()
+	if err := r.accepts(resume); err != nil {
+		r.mu.Unlock()
+		return err
+	}
 	old := r.link
 	r.link = nil
 	r.mu.Unlock()
@@ -24,11 +32,17 @@ func (r *run) attach(link *session.Link, resume *wire.Resume) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.given {
-		return errors.New("it was given up before")
+	if err := r.accepts(resume); err != nil { // meanwhile it was given up, or the older one acknowledged more
+		if old != nil && !r.given {
+			r.left()
+		}
+		return err
 	}
-	r.hush()
+	if resume != nil {
+		r.epoch = max(r.epoch, 1) // that of Start is the first, also when it comes later
+	}
 	r.epoch++
+	r.hush()
 	if resume == nil {
 		link.Send(&wire.Frame{Kind: &wire.Frame_Started{Started: &wire.Started{Pid: int64(r.proc.pid), Epoch: r.epoch}}})
 		r.stdin.Attach(link)
@@ -37,12 +51,24 @@ func (r *run) attach(link *session.Link, resume *wire.Resume) error {
 		r.stdin.Attach(link)
 	}
 	err := errors.Join(r.stdout.Attach(link, resume.GetStdout()), r.stderr.Attach(link, resume.GetStderr()))
-	if err != nil { // of a client that asks for what it has acknowledged
+	if err != nil { // of a client that asks for what was never sent
 		r.left()
 		return err
 	}
 	r.link = link
 	r.tell()
+	return nil
+}
+
+// accepts tells why a stream cannot be the session's. Who asks for bytes that were
+// acknowledged has been given a stream since. It must be called with the lock held.
+func (r *run) accepts(resume *wire.Resume) error {
+	switch {
+	case r.given:
+		return errors.New("it was given up before")
+	case resume == nil && r.epoch > 0, resume != nil && (r.stdout.Freed(resume.Stdout) || r.stderr.Freed(resume.Stderr)):
+		return errOvertaken
+	}
 	return nil
 }
 

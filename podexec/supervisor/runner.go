@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
@@ -45,14 +47,17 @@ func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 		return sent
 	}
 	s.sessions.Go(func() { s.settle(r, r.live(s.children, &s.looks, s.watch(r), s.released)) })
-	if err := r.attach(link, nil); err != nil {
-		return s.lost(link, start.Session, err)
-	}
-	return s.follow(r, link)
+	return s.follow(r, link, nil)
 }
 
-// follow serves an attached stream to its end, and delivers what was said last.
-func (s *Supervisor) follow(r *run, link *session.Link) error {
+// follow attaches a stream, serves it to its end, and delivers what was said last.
+func (s *Supervisor) follow(r *run, link *session.Link, resume *wire.Resume) error {
+	switch err := r.attach(link, resume); {
+	case errors.Is(err, errOvertaken): // nothing is said of the session: it goes on
+		return status.Error(codes.Aborted, err.Error())
+	case err != nil:
+		return s.lost(link, r.start.Session, err)
+	}
 	r.follow(link)
 	_ = link.Flush()
 	return nil
@@ -68,10 +73,7 @@ func (s *Supervisor) resume(link *session.Link, resume *wire.Resume) error {
 	r, known := s.lookUp(id)
 	switch {
 	case r != nil:
-		if err := r.attach(link, resume); err != nil {
-			return s.lost(link, id, err)
-		}
-		return s.follow(r, link)
+		return s.follow(r, link, resume)
 	case known:
 		return s.lost(link, id, errors.New("it has ended, and its exit was not kept"))
 	}
