@@ -84,15 +84,18 @@ func (r *run) tell() {
 	}
 }
 
-// hush stops the timers that end a session to which nobody is attached. It must
-// be called with the lock held.
+// hush stops the timers that end a session to which nobody is attached, but not an
+// order about the very stream that is being attached: it came first. It must be
+// called with the lock held.
 func (r *run) hush() {
-	for _, t := range []*time.Timer{r.grace, r.orphan} {
-		if t != nil {
-			t.Stop()
-		}
+	if r.grace != nil {
+		r.grace.Stop()
+		r.grace = nil
 	}
-	r.grace, r.orphan = nil, nil
+	if r.orphan != nil && (r.given || r.orphaning < r.epoch) {
+		r.orphan.Stop()
+		r.orphan = nil
+	}
 }
 
 // detach is the end of a stream. A session that somebody looks after is kept for
@@ -191,11 +194,12 @@ func (r *run) orphaned(epoch uint64, after time.Duration) {
 	if r.orphan != nil {
 		r.orphan.Stop()
 	}
-	last := r.epoch
+	last := max(r.epoch, 1) // the first stream is attached a moment after the fork
+	r.orphaning = last
 	r.orphan = time.AfterFunc(after, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.epoch != last || r.given {
+		if r.epoch > last || r.given {
 			return
 		}
 		r.kill(syscall.SIGKILL, wire.Cause_CAUSE_ORPHANED)

@@ -39,6 +39,19 @@ func stream(t *testing.T) *session.Link {
 	return link
 }
 
+// The shim is gone while its process is being forked: the order comes before the
+// stream that it is about is attached, and holds.
+func TestAnOrderBeforeTheFirstStream(t *testing.T) {
+	r := sleeping(t)
+	r.orphaned(1, 50*time.Millisecond)
+	if err := r.attach(stream(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	if !r.gone(5 * time.Second) {
+		t.Fatal("the order was forgotten")
+	}
+}
+
 // A shim that is quicker than its own Start keeps its stream, and an order about
 // the first one is void.
 func TestAResumeBeforeTheFirstStream(t *testing.T) {

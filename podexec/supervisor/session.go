@@ -37,16 +37,17 @@ type run struct {
 
 	attaching sync.Mutex // one stream at a time takes the session over
 
-	mu      sync.Mutex
-	link    *session.Link // nil: nobody is attached
-	epoch   uint64        // of the last stream
-	signals uint64        // sequence of the last one delivered
-	since   time.Time     // when the last stream left
-	grace   *time.Timer   // runs while nobody is attached
-	orphan  *time.Timer   // of the newest Orphan order
-	ended   *wire.Frame   // Exit or Lost: all of both pipes was queued before it
-	given   bool          // nobody will attach any more: over as soon as it has ended
-	exit    *wire.Exit    // for Describe
+	mu        sync.Mutex
+	link      *session.Link // nil: nobody is attached
+	epoch     uint64        // of the last stream
+	signals   uint64        // sequence of the last one delivered
+	since     time.Time     // when the last stream left
+	grace     *time.Timer   // runs while nobody is attached
+	orphan    *time.Timer   // of the newest Orphan order, about stream
+	orphaning uint64
+	ended     *wire.Frame // Exit or Lost: all of both pipes was queued before it
+	given     bool        // nobody will attach any more: over as soon as it has ended
+	exit      *wire.Exit  // for Describe
 }
 
 func newRun(s *wire.Start, p *process) *run {
