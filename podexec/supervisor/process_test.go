@@ -125,3 +125,30 @@ func TestRetireOnlyWithoutASession(t *testing.T) {
 		t.Errorf("admitted after it was retired: %v", refusal)
 	}
 }
+
+// A Job whose worker has to go before the kernel lets its process go is no success.
+func TestAnUnknownEndIsNoSuccess(t *testing.T) {
+	s, err := New(Config{Once: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := s.outcome(); exit != nil || err != nil {
+		t.Errorf("without a session: %v, %v", exit, err)
+	}
+	start := &wire.Start{Session: "s"}
+	if why, words := s.admit(start); why != 0 {
+		t.Fatal(why, words)
+	}
+	if exit, err := s.outcome(); exit != nil || !errors.Is(err, ErrUnknownEnd) {
+		t.Errorf("being started: %v, %v", exit, err)
+	}
+	r := newRun(start, &process{pid: 1 << 30, reaped: true})
+	s.running["s"] = r
+	if exit, err := s.outcome(); exit != nil || !errors.Is(err, ErrUnknownEnd) {
+		t.Errorf("stuck: %v, %v", exit, err)
+	}
+	r.outcome(3<<8, syscall.Rusage{})
+	if exit, err := s.outcome(); exit.GetCode() != 3 || err != nil {
+		t.Errorf("ended: %v, %v", exit, err)
+	}
+}

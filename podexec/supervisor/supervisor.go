@@ -154,7 +154,8 @@ func (s *Supervisor) Serve(ctx context.Context, l net.Listener) (*wire.Exit, err
 	return exit, err
 }
 
-// await returns when the supervisor has nothing left to do.
+// await returns when the supervisor has nothing left to do: with the end of a once
+// worker, as far as that is why.
 func (s *Supervisor) await(ctx context.Context) (*wire.Exit, error) {
 	var idle <-chan time.Time
 	if s.conf.Once {
@@ -176,7 +177,7 @@ func (s *Supervisor) await(ctx context.Context) (*wire.Exit, error) {
 			return end.exit, end.err
 		case <-ctx.Done():
 			s.drain()
-			return s.outcome()
+			return nil, nil // see outcome
 		}
 	}
 }
@@ -194,8 +195,12 @@ func (s *Supervisor) retire() bool {
 	}
 }
 
-// outcome is how the session of a once worker ended, as far as is known: its exit
-// may not have been taken by anybody.
+// ErrUnknownEnd is returned by Serve in once mode when it had to go before its
+// session's process was gone.
+var ErrUnknownEnd = errors.New("how the session ended is not known")
+
+// outcome is how the session of a once worker ended, when that has to stop: its exit
+// may not have been taken by anybody. No exit and no error: there was no session.
 func (s *Supervisor) outcome() (*wire.Exit, error) {
 	select {
 	case end := <-s.last:
@@ -208,11 +213,19 @@ func (s *Supervisor) outcome() (*wire.Exit, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.running {
-		if r != nil {
-			return r.state().Exit, nil
+		if r == nil {
+			continue
+		}
+		if exit := r.state().Exit; exit != nil {
+			return exit, nil
 		}
 	}
-	return nil, nil
+	select {
+	case <-s.first:
+		return nil, ErrUnknownEnd
+	default:
+		return nil, nil
+	}
 }
 
 // drain ends every session and waits until its exit was delivered or its stream
