@@ -152,3 +152,40 @@ func TestAnUnknownEndIsNoSuccess(t *testing.T) {
 		t.Errorf("ended: %v, %v", exit, err)
 	}
 }
+
+// A session that has lasted for thousands of others is known when it ends: else its
+// shim would be told that it never came, and start the command again.
+func TestALongSessionStaysKnown(t *testing.T) {
+	s, err := New(Config{Slots: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := &wire.Start{Session: "long"}
+	if why, words := s.admit(start); why != 0 {
+		t.Fatal(why, words)
+	}
+	for i := range 2 * keptNames {
+		s.known.add(fmt.Sprint(i))
+	}
+	s.settle(newRun(start, &process{}), nil)
+	s.released(&wire.Exit{})
+	for i := range keptNames - 1 {
+		s.known.add(fmt.Sprint("later", i))
+	}
+	s.records = nil
+	if _, known := s.lookUp("long"); !known {
+		t.Error("it never came")
+	}
+	if why, _ := s.admit(start); why != wire.Refusal_DUPLICATE {
+		t.Errorf("started again: %v", why)
+	}
+	s.known.add("refused")
+	s.known.remove("refused")
+	s.known.add("refused")
+	for i := range keptNames - 1 {
+		s.known.add(fmt.Sprint("others", i))
+	}
+	if !s.known.has("refused") || len(s.known.members) != keptNames || len(s.known.order) != keptNames {
+		t.Errorf("%d members, %d in order", len(s.known.members), len(s.known.order))
+	}
+}

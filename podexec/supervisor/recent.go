@@ -1,5 +1,7 @@
 package supervisor
 
+import "slices"
+
 // keptNames is how many session ids a worker remembers: more than can have been
 // started within the time in which a shim may still ask for one.
 const keptNames = 4096
@@ -13,10 +15,9 @@ type recent struct {
 
 func newRecent(most int) recent { return recent{members: map[string]bool{}, most: most} }
 
+// add makes id the newest member.
 func (r *recent) add(id string) {
-	if r.members[id] {
-		return
-	}
+	r.remove(id)
 	r.members[id] = true
 	r.order = append(r.order, id)
 	if len(r.order) > r.most {
@@ -25,6 +26,11 @@ func (r *recent) add(id string) {
 	}
 }
 
-func (r *recent) remove(id string) { delete(r.members, id) }
+func (r *recent) remove(id string) {
+	if r.members[id] {
+		delete(r.members, id)
+		r.order = slices.DeleteFunc(r.order, func(o string) bool { return o == id })
+	}
+}
 
 func (r *recent) has(id string) bool { return r.members[id] }

@@ -146,7 +146,7 @@ func (s *Supervisor) admit(start *wire.Start) (wire.Refusal, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, known := s.running[start.Session]
-	known = known || slices.ContainsFunc(s.records, func(r *wire.SessionState) bool { return r.Session == start.Session })
+	known = known || s.known.has(start.Session)
 	switch {
 	case start.Session == "":
 		return wire.Refusal_BAD_START, "the session has no id"
@@ -236,6 +236,7 @@ func (s *Supervisor) settle(r *run, failed error) {
 	state := r.state()
 	s.mu.Lock()
 	delete(s.running, r.start.Session)
+	s.known.add(r.start.Session) // however many have come since it did
 	s.records = append(s.records, state)
 	for s.kept += len(state.Record); len(s.records) > keptRecords || s.kept > keptBytes && len(s.records) > 1; {
 		s.kept -= len(s.records[0].Record)

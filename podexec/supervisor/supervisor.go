@@ -64,7 +64,7 @@ type Supervisor struct {
 	admitted int             // slots in use
 	records  []*wire.SessionState
 	kept     int    // bytes of records
-	known    recent // sessions that were admitted
+	known    recent // sessions that were admitted, those that ended last the newest
 	barred   recent // sessions that were asked about before they came: they may not start
 	draining bool
 	first    chan struct{} // closed at the first admission
