@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -173,7 +174,7 @@ func TestALongSessionStaysKnown(t *testing.T) {
 		s.known.add(fmt.Sprint("later", i))
 	}
 	s.records = nil
-	if _, known := s.lookUp("long"); !known {
+	if _, known, _ := s.lookUp(t.Context(), "long"); !known {
 		t.Error("it never came")
 	}
 	if why, _ := s.admit(start); why != wire.Refusal_DUPLICATE {
@@ -187,5 +188,25 @@ func TestALongSessionStaysKnown(t *testing.T) {
 	}
 	if !s.known.has("refused") || len(s.known.members) != keptNames || len(s.known.order) != keptNames {
 		t.Errorf("%d members, %d in order", len(s.known.members), len(s.known.order))
+	}
+}
+
+// A fork that hangs holds up neither whoever asks for its session for longer than
+// they want to know, nor does it count as dead.
+func TestASessionThatHangsInItsForkIsNotDead(t *testing.T) {
+	s, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if why, words := s.admit(&wire.Start{Session: "s"}); why != 0 {
+		t.Fatal(why, words)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if answer, err := s.Kill(ctx, &wire.KillRequest{Session: "s"}); err == nil {
+		t.Errorf("killed: %v", answer)
+	}
+	if answer, err := s.Orphan(ctx, &wire.OrphanRequest{Session: "s"}); err == nil {
+		t.Errorf("orphaned: %v", answer)
 	}
 }

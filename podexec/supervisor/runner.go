@@ -27,7 +27,7 @@ func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 		return err
 	}
 	if resume := first.GetResume(); resume != nil {
-		return s.resume(link, resume)
+		return s.resume(stream.Context(), link, resume)
 	}
 	start := first.GetStart()
 	if start == nil {
@@ -65,13 +65,15 @@ func (s *Supervisor) follow(r *run, link *session.Link, resume *wire.Resume) err
 
 // resume attaches a new stream to a session. One that never came is barred from
 // coming later: whoever is told so may start the command elsewhere.
-func (s *Supervisor) resume(link *session.Link, resume *wire.Resume) error {
+func (s *Supervisor) resume(stream context.Context, link *session.Link, resume *wire.Resume) error {
 	id := resume.GetTicket().GetSession()
 	if nonce := resume.GetTicket().GetNonce(); nonce != s.nonce {
 		return s.lost(link, id, errors.New("the worker has restarted since"))
 	}
-	r, known := s.lookUp(id)
+	r, known, err := s.lookUp(stream, id)
 	switch {
+	case err != nil:
+		return err
 	case r != nil:
 		return s.follow(r, link, resume)
 	case known:
@@ -81,8 +83,8 @@ func (s *Supervisor) resume(link *session.Link, resume *wire.Resume) error {
 }
 
 // lookUp finds a session, and bars one that was never seen. A session that is being
-// started is waited for.
-func (s *Supervisor) lookUp(id string) (r *run, known bool) {
+// started is waited for until ctx ends: a file system that hangs may hold up the fork.
+func (s *Supervisor) lookUp(ctx context.Context, id string) (r *run, known bool, err error) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -94,9 +96,13 @@ func (s *Supervisor) lookUp(id string) (r *run, known bool) {
 		}
 		s.mu.Unlock()
 		if r != nil || !starting {
-			return r, known
+			return r, known, nil
 		}
-		<-tick.C
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, true, status.FromContextError(ctx.Err()).Err()
+		}
 	}
 }
 
@@ -259,7 +265,10 @@ func (s *Supervisor) released(e *wire.Exit) {
 
 // Kill ends a session. It implements wire.SupervisorServer.
 func (s *Supervisor) Kill(ctx context.Context, q *wire.KillRequest) (*wire.KillResponse, error) {
-	r, known := s.lookUp(q.Session)
+	r, known, err := s.lookUp(ctx, q.Session)
+	if err != nil {
+		return nil, err
+	}
 	if r == nil {
 		return &wire.KillResponse{Known: known, Dead: true}, nil // it is over, or may not start any more
 	}
@@ -273,7 +282,10 @@ func (s *Supervisor) Kill(ctx context.Context, q *wire.KillRequest) (*wire.KillR
 // Orphan kills a session after a while unless it is attached anew. It does not
 // wait, so the order outlives whoever gave it. It implements wire.SupervisorServer.
 func (s *Supervisor) Orphan(ctx context.Context, q *wire.OrphanRequest) (*wire.OrphanResponse, error) {
-	r, known := s.lookUp(q.Session)
+	r, known, err := s.lookUp(ctx, q.Session)
+	if err != nil {
+		return nil, err
+	}
 	if r != nil {
 		r.orphaned(q.Epoch, time.Duration(q.AfterMs)*time.Millisecond)
 	}
