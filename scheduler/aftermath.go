@@ -28,8 +28,9 @@ func (r *run) end(life context.Context, err error) func() {
 		return nil // another stream tells the rest
 	case begun && r.start == nil && r.epoch.Load() == 0 && errors.Is(err, session.ErrShimGone):
 		return func() { r.awaited(life, err) } // it was never attached here: its shim may be back elsewhere
-	case r.exit != nil && errors.Is(err, session.ErrShimGone):
-		// The shim has the exit, or is dead. Either way nobody asks for it again.
+	case r.exit != nil && (errors.Is(err, session.ErrShimGone) || r.untold):
+		// The shim has the exit, or is dead. Either way nobody asks for it again, and
+		// a Job's worker that waits for that keeps its GPU.
 		r.finish(life, nil)
 		r.free()
 		return func() { _ = r.order(life, shimGone) }

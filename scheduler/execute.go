@@ -47,8 +47,9 @@ func (r *run) execute(ctx context.Context, first *wire.Frame) error {
 	go func() { defer close(watched); r.watch(ctx, cancel) }()
 	r.exit, err = r.relay.Run(ctx, link, first)
 	if r.exit != nil && err == nil {
+		r.untold = link.Flush() != nil
 		link.Close()
-		bye(stream)
+		r.untold = !bye(stream) || r.untold
 	}
 	if errors.Is(link.Err(), session.ErrSilent) {
 		r.held.Suspect()
@@ -149,14 +150,16 @@ func (r *run) observe(f *wire.Frame, bytes int, fromWorker bool) {
 }
 
 // bye lets the worker end the stream whose exit is acknowledged: cancelling it
-// could overtake the acknowledgement.
-func bye(stream wire.Runner_RunClient) {
+// could overtake the acknowledgement. False: the worker has not.
+func bye(stream wire.Runner_RunClient) bool {
 	_ = stream.CloseSend()
 	timeout := time.NewTimer(byeTimeout)
 	defer timeout.Stop()
 	select {
 	case <-stream.Context().Done():
+		return true
 	case <-timeout.C:
+		return false
 	}
 }
 

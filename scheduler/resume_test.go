@@ -102,6 +102,34 @@ func TestAShimThatIsGoneIsOrphaned(t *testing.T) {
 	}
 }
 
+// held is a stdout whose reader takes its time.
+type held chan struct{}
+
+func (h held) Write(b []byte) (int, error) { <-h; return len(b), nil }
+
+// A worker whose stream breaks between the exit and its acknowledgement is told
+// otherwise that nobody asks for the exit any more: a Job's would wait for its grace.
+func TestAnExitWhoseAcknowledgementIsLost(t *testing.T) {
+	r := newRig(t, nil)
+	read := make(held)
+	w := r.add("w", 1, func(s wire.Runner_RunServer) error {
+		_ = startOf(s)
+		_ = begin(s)
+		_ = s.Send(&wire.Frame{Kind: &wire.Frame_Data{Data: &wire.Data{Pipe: wire.Pipe_STDOUT, Bytes: []byte("x"), Eof: true}}})
+		_ = s.Send(&wire.Frame{Kind: &wire.Frame_Exit{Exit: &wire.Exit{Session: "s1", Stdout: 1}}})
+		time.AfterFunc(100*time.Millisecond, func() { close(read) })
+		return errors.New("the channel broke")
+	})
+	s := r.start("s1", resumes, read)
+	if exit, err := s.wait(t); err != nil || exit.GetCode() != 0 {
+		t.Fatalf("exit %v, %v", exit, err)
+	}
+	eventually(t, "the order", func() bool { return w.ordered() == "orphan s1 1" })
+	if line := r.audit("s1"); line["exit"] != "0" {
+		t.Errorf("audit %v", line)
+	}
+}
+
 // A shim that dies before Started came has the first stream all the same: a process
 // that takes a moment to die is not one that somebody has resumed.
 func TestAShimThatIsGoneBeforeStarted(t *testing.T) {

@@ -65,6 +65,7 @@ type run struct {
 	failure  error // of the last attempt
 
 	exit    *wire.Exit
+	untold  bool          // the worker may not know that the exit was acknowledged
 	started chan struct{} // closed when Started has passed, at:
 	runs    atomic.Int64  // Unix nanoseconds
 	times   times
