@@ -52,6 +52,21 @@ func (r *run) claim(ctx context.Context) error {
 	return refuse(wire.Refusal_FENCED, "wait until then, or write other files", "the outputs are not free: %s", reason)
 }
 
+// outdone tells whether a newer writer has come. While a worker might have started the
+// session it was not cancelled for that, but killed there.
+func (r *run) outdone() bool {
+	if !r.claimed {
+		return false
+	}
+	newer := r.sched.fences.Superseded(r.id)
+	select {
+	case <-newer:
+		return true
+	default:
+		return newer == nil // killed, and freed
+	}
+}
+
 // supersede makes w the writer of its outputs, and ends the older ones. It does not
 // wait for their death.
 func (s *Scheduler) supersede(ctx context.Context, w fence.Session, say func(reason string)) error {

@@ -323,6 +323,41 @@ func TestANewerWriterEndsOneThatWaits(t *testing.T) {
 	}
 }
 
+// One that its worker refuses after the newer was let in is not placed again.
+func TestANewerWriterEndsOneThatIsRefused(t *testing.T) {
+	r := newRig(t, nil)
+	asked, refuse, done := make(chan struct{}, 8), make(chan struct{}), make(chan struct{})
+	run := func(s wire.Runner_RunServer) error {
+		st := startOf(s)
+		if st.GetSession() == "old" {
+			asked <- struct{}{}
+			<-refuse
+			return s.Send(&wire.Frame{Kind: &wire.Frame_Refused{Refused: &wire.Refused{Refusal: wire.Refusal_NO_SLOT}}})
+		}
+		_ = begin(s)
+		<-done
+		return end(s, &wire.Exit{Session: st.GetSession()})
+	}
+	r.add("w", 2, run)
+	r.add("x", 2, run)
+	same := func(s *wire.Start) { s.Resumes = true; s.Argv[2] = []byte("/cache/same.m3u8") }
+	old := r.start("old", same, nil)
+	within(t, asked, "Start")
+	seek := r.start("seek", same, nil)
+	within(t, seek.started, "Started") // a worker that has not started the older says that it is dead
+	close(refuse)
+	if refused := old.refused(t); refused.Refusal != wire.Refusal_FENCED {
+		t.Errorf("refused: %v", refused)
+	}
+	if len(asked) > 0 {
+		t.Error("the older was started beside the newer")
+	}
+	close(done)
+	if exit, err := seek.wait(t); err != nil || exit.GetCode() != 0 {
+		t.Errorf("the newer: %v, %v", exit, err)
+	}
+}
+
 // A session of an earlier scheduler to which nobody comes back is orphaned as soon
 // as a living shim would have come.
 func TestAForeignSessionIsOrphaned(t *testing.T) {

@@ -198,6 +198,9 @@ func (r *run) again(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if r.outdone() {
+		return errFenced
+	}
 	if !other.free {
 		r.attempts++
 	}
