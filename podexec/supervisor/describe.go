@@ -94,6 +94,9 @@ func (s *Supervisor) Describe(context.Context, *wire.DescribeRequest) (*wire.Des
 			d.Sessions = append(d.Sessions, r.state())
 		}
 	}
+	for id, start := range s.starting { // it has a slot, and is about to write its outputs
+		d.Sessions = append(d.Sessions, &wire.SessionState{Session: id, Record: start.Record})
+	}
 	return d, nil
 }
 

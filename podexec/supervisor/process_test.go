@@ -198,8 +198,12 @@ func TestASessionThatHangsInItsForkIsNotDead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if why, words := s.admit(&wire.Start{Session: "s"}); why != 0 {
+	if why, words := s.admit(&wire.Start{Session: "s", Record: []byte("r")}); why != 0 {
 		t.Fatal(why, words)
+	}
+	d, _ := s.Describe(t.Context(), nil)
+	if len(d.Sessions) != 1 || d.Sessions[0].Session != "s" || string(d.Sessions[0].Record) != "r" || d.Sessions[0].Exit != nil {
+		t.Errorf("a scheduler that asks what runs is told %v", d.Sessions)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()

@@ -173,7 +173,7 @@ func (s *Supervisor) admit(start *wire.Start) (wire.Refusal, string) {
 		}
 	}
 	s.admitted++
-	s.running[start.Session] = nil
+	s.running[start.Session], s.starting[start.Session] = nil, start
 	s.known.add(start.Session)
 	select {
 	case <-s.first:
@@ -207,6 +207,7 @@ func (s *Supervisor) begin(start *wire.Start) (*run, wire.Refusal, error) {
 	r := newRun(start, p)
 	s.mu.Lock()
 	s.running[start.Session] = r
+	delete(s.starting, start.Session)
 	draining := s.draining
 	s.mu.Unlock()
 	if draining { // it was admitted just before, drain did not see it
@@ -233,6 +234,7 @@ func (s *Supervisor) release(start *wire.Start) {
 	s.mu.Lock()
 	s.admitted--
 	delete(s.running, start.Session)
+	delete(s.starting, start.Session)
 	s.known.remove(start.Session)
 	s.mu.Unlock()
 }

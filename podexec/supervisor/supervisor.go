@@ -60,8 +60,9 @@ type Supervisor struct {
 	sessions sync.WaitGroup // run.live of each
 
 	mu       sync.Mutex
-	running  map[string]*run // admitted and not yet over, by session; nil while it is started
-	admitted int             // slots in use
+	running  map[string]*run        // admitted and not yet over, by session; nil while it is started
+	starting map[string]*wire.Start // those that are nil
+	admitted int                    // slots in use
 	records  []*wire.SessionState
 	kept     int    // bytes of records
 	known    recent // sessions that were admitted, those that ended last the newest
@@ -111,6 +112,7 @@ func New(conf Config) (*Supervisor, error) {
 		children: newForking(),
 		memory:   memory,
 		running:  map[string]*run{},
+		starting: map[string]*wire.Start{},
 		known:    newRecent(keptNames),
 		barred:   newRecent(keptNames),
 		first:    make(chan struct{}),
