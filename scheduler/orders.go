@@ -145,9 +145,11 @@ func (r *run) kill(life context.Context, cause wire.Cause) {
 }
 
 // killed has the worker kill a session, and frees its outputs when it is dead. It
-// tries until ctx ends; then they are fenced for as long as the session can live.
+// tries until ctx ends; then they are fenced for as long as the session can live, or,
+// when its worker has said that the kernel does not let it go, until it says otherwise.
 func (s *Scheduler) killed(ctx context.Context, id string, w lease.Worker, verdict string, cause wire.Cause) {
 	dead := time.Now().Add(s.bound()) // by the worker's own timers
+	var alive time.Time               // by its worker's last word
 	for pause := leastLook; ; pause = min(2*pause, mostLook) {
 		sup, err := s.supervisor(ctx, w, verdict)
 		if is, dead := gone(err); is && dead {
@@ -163,9 +165,14 @@ func (s *Scheduler) killed(ctx context.Context, id string, w lease.Worker, verdi
 				s.fences.Free(id)
 				return
 			}
+			if err == nil {
+				alive = time.Now()
+			}
 		}
 		if !sleep(ctx, pause) {
-			s.fences.Until(id, dead)
+			if time.Since(alive) > killTimeout+mostLook { // else its run, or reconcile, hears of its end
+				s.fences.Until(id, dead)
+			}
 			return
 		}
 	}

@@ -11,7 +11,9 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/fence"
 	"github.com/ffpod/ffpod/scheduler/lease"
 	"github.com/ffpod/ffpod/scheduler/store"
 )
@@ -204,4 +206,42 @@ func TestAWriterComesDuringAResume(t *testing.T) {
 	}()
 	r.resume(testCaller, &wire.Ticket{Session: "s1", Pod: "squat", PodUid: "uid-squat", Nonce: "nonce-squat", Placement: "warm", Class: "cpu"})
 	time.Sleep(100 * time.Millisecond)
+}
+
+// stuckPool has workers whose processes the kernel does not let go.
+type stuckPool struct{ *fakePool }
+
+type stuck struct{ *fakeWorker }
+
+func (stuck) Kill(context.Context, *wire.KillRequest, ...grpc.CallOption) (*wire.KillResponse, error) {
+	return &wire.KillResponse{Known: true}, nil
+}
+
+func (p stuckPool) Supervisor(_ context.Context, pod, uid, nonce string) (wire.SupervisorClient, error) {
+	w, err := p.find(pod, uid, nonce)
+	return stuck{w}, err
+}
+
+// A process that was killed and does not die keeps its outputs fenced, however long
+// ago its worker's timers should have ended it.
+func TestAStuckWriterStaysFenced(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		c.Pool = stuckPool{c.Pool.(*fakePool)}
+		c.Grace = 50*time.Millisecond - session.AfterGrace
+	})
+	w := r.add("w", 1, func(wire.Runner_RunServer) error { return nil })
+	keys := []string{"/cache/x"}
+	old := fence.Session{ID: "old", Owner: owner(testCaller), Keys: keys, Asked: time.Now()}
+	r.sched.fences.Adopt(old, w.state.Worker)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	r.sched.killed(ctx, "old", w.state.Worker, "warm", wire.Cause_CAUSE_FENCED)
+	if _, err := r.sched.fences.Claim(fence.Session{ID: "seek", Owner: old.Owner, Keys: keys, Asked: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	waiting, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := r.sched.fences.Wait(waiting, "seek", nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the newer writer: %v", err)
+	}
 }
