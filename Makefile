@@ -26,7 +26,7 @@ demo: cluster images ## The main job, visibly, on a real cluster: first time abo
 	@KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/demo
 
 .PHONY: test
-test: unit cluster images integration e2e skew chaos ## Prove everything: first time about 25 min, then 14 min
+test: unit cluster images integration e2e skew chaos ## Prove everything: first time about 25 min, then 17 min
 
 ##@ Parts
 .PHONY: build
@@ -39,7 +39,7 @@ build-arm64: ## Compile every binary for arm64 too
 	CGO_ENABLED=0 GOARCH=arm64 go build -trimpath -tags grpcnotrace -ldflags '$(LDFLAGS)' -o /dev/null ./cmd/...
 
 .PHONY: unit
-unit: ## Fast tests, no root and no cluster: < 1 min
+unit: ## Fast tests, no root and no cluster: 2 min
 	go vet ./...
 	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./test/house ./test/manifests ./test/chaos
 
