@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -184,6 +185,24 @@ func (b *breakage) dial(ctx context.Context, address string) (conn net.Conn, err
 	return conn, err
 }
 
+// handshake keeps how one ended. A connection that broke off in it says nothing of
+// trust: whoever was at its other end restarts, or is gone.
+func (b *breakage) handshake(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.trusting = err
+	if brokeOff(err) {
+		b.dialling, b.trusting = errors.New("the TLS handshake broke off: "+dialReason(err)), nil
+	}
+}
+
+func brokeOff(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Op != "remote error" && op.Op != "local error" // those are TLS's own words
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
+}
+
 func (b *breakage) failure(address string) *failure {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -228,9 +247,7 @@ type watchedTLS struct {
 
 func (w *watchedTLS) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := w.TransportCredentials.ClientHandshake(ctx, authority, raw)
-	w.broken.mu.Lock()
-	w.broken.trusting = err
-	w.broken.mu.Unlock()
+	w.broken.handshake(err)
 	return conn, info, err
 }
 

@@ -504,6 +504,7 @@ func TestNotStarted(t *testing.T) {
 		"refused":       {session: full, want: []string{"refused the session", "the queue is full", "scale the class up"}},
 		"no address":    {env: set("FFPOD_ADDRESS", ""), want: []string{"no scheduler address", "FFPOD_ADDRESS is not set", "does not exist"}},
 		"unreachable":   {env: set("FFPOD_ADDRESS", "127.0.0.1:1"), want: []string{"scheduler 127.0.0.1:1 cannot be reached", "connection refused"}},
+		"cut off":       {env: cutOff, want: []string{"cannot be reached: the TLS handshake broke off: "}},
 		"unknown host":  {env: set("FFPOD_ADDRESS", "nowhere.invalid:7443"), want: []string{"scheduler nowhere.invalid:7443 cannot be reached", "nowhere.invalid"}},
 		"no CA":         {env: set("FFPOD_CA_FILE", "/nonexistent/ca.crt"), want: []string{"no CA", "/nonexistent/ca.crt does not exist"}},
 		"CA is no PEM":  {env: func(s *scheduler) []string { return []string{"FFPOD_CA_FILE=" + s.write("bad", "x")} }, want: []string{"no PEM certificate"}},
@@ -544,6 +545,25 @@ func TestNotStarted(t *testing.T) {
 			here.stdout = ""
 			here.oneLine(t, "; running it here instead")
 		})
+	}
+}
+
+// cutOff is a scheduler that closes every connection before it says a word.
+func cutOff(s *scheduler) []string {
+	return []string{"FFPOD_ADDRESS=" + s.behind(func(int) bool { return true })}
+}
+
+// TestAHandshakeThatBreaksOff: the one at the other end was just about to go, or
+// the path was; the next one answers.
+func TestAHandshakeThatBreaksOff(t *testing.T) {
+	s := serve(t, serverName, func(p *peer) error {
+		p.begin()
+		p.exit(&wire.Exit{Code: 7})
+		return nil
+	})
+	address := s.behind(func(n int) bool { return n < 2 })
+	if r := (call{args: encode, env: append(s.settings, "FFPOD_ADDRESS="+address, "FFPOD_FALLBACK=fail")}).run(t); r.code != 7 || r.stderr != "" {
+		t.Errorf("%+v, want exit 7 and nothing said", r)
 	}
 }
 

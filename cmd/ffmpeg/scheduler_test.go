@@ -9,10 +9,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -202,4 +204,46 @@ func (p *peer) next() *wire.Frame {
 			return f
 		}
 	}
+}
+
+// behind is an address before the scheduler's that resets the nth connection, from
+// 0 on, if cut says so.
+func (s *scheduler) behind(cut func(n int) bool) string {
+	s.t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for n := 0; ; n++ {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			if cut(n) {
+				_, _ = near.Read(make([]byte, 1))
+				_ = near.(*net.TCPConn).SetLinger(0)
+				near.Close()
+				continue
+			}
+			far, err := net.Dial("tcp", s.address)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
+				all.Go(func() {
+					_, _ = io.Copy(way[0], way[1])
+					near.Close()
+					far.Close()
+				})
+			}
+		}
+	})
+	s.t.Cleanup(func() {
+		listener.Close()
+		all.Wait()
+	})
+	return listener.Addr().String()
 }
