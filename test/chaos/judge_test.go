@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -93,6 +94,27 @@ func TestJudgeOfOneThatNeverEnds(t *testing.T) {
 	s.over = time.Time{}
 	if v, _ := s.judge(find("node-cut-32s")); v != hang {
 		t.Errorf("verdict %s, want %s", v, hang)
+	}
+}
+
+// What a session wrote is its successor's from the moment in which that one began.
+func TestJudgeOfOneThatWasOverwritten(t *testing.T) {
+	whole, err := io.ReadAll(wanted.Reader())
+	if err != nil {
+		t.Fatal(err)
+	}
+	output := filepath.Join(t.TempDir(), "out")
+	if err := os.WriteFile(output, []byte("another's"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for said, want := range map[string]verdict{"": lie, "ready\n": exact} {
+		s := heard(t, 3<<8, whole, []byte("ready\n"))
+		s.world, s.act.Path = &world{clientPid: os.Getpid()}, output
+		s.successor = heard(t, 3<<8, nil, []byte(said))
+		s.successor.act.Path = output
+		if v, why := s.judge(find("takeover")); v != want {
+			t.Errorf("its successor said %q: verdict %s (%s), want %s", said, v, why, want)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -46,7 +47,7 @@ func (s *session) signal(ctx context.Context, n syscall.Signal) error {
 			})
 		}
 	}
-	if err := s.proc.Signal(n); err != nil {
+	if err := s.proc.Signal(n); err != nil && !errors.Is(err, os.ErrProcessDone) { // as above, just now
 		return fmt.Errorf("signal %d to the shim of %s: %w", n, s.mark, err)
 	}
 	return nil
