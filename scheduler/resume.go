@@ -140,9 +140,8 @@ func (r *run) unknown(ctx context.Context, err error) error {
 // recall takes what the worker has kept of the session.
 func (r *run) recall(state *wire.SessionState) error {
 	rec, err := readRecord(state.GetRecord())
-	if err != nil {
-		r.begun.Store(false)
-		return refuse(wire.Refusal_POLICY, "look at the worker's log", "%s", err)
+	if err != nil { // whosever it is, it may run: a refusal would say that it does not
+		return &session.LostError{Cause: err, MayHaveStarted: true}
 	}
 	if rec.Caller != r.caller {
 		return r.stranger()
