@@ -28,8 +28,9 @@ type LinkOptions struct {
 	Silence time.Duration
 	// Max bounds what is queued towards the peer, in bytes and what a frame costs
 	// besides them; more means that somebody ignores the credit of the pipes.
-	// Defaults to 8 rings plus one Start, which holds two rings in frames of one
-	// byte each.
+	// Defaults to 8 rings plus one Start: two rings in frames of 3 bytes or more.
+	// Who sends a ring in frames of one byte to a peer that stands still loses the
+	// stream, and resumes.
 	Max int
 	// Undecoded lets a Relay pass Data on as it came, to a link that is Undecoded
 	// too. Both streams must have been made with this package's options.
