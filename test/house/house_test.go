@@ -67,6 +67,7 @@ var layers = map[string]int{
 	"cmd/ffmpeg/visible":  7,
 	"cmd/ffmpeg/registry": 7,
 	"cmd/ffmpeg":          9,
+	"cmd/ffpod/jellyfin":  7,
 	"cmd/ffpod":           9,
 	"cmd/scheduler":       9,
 	"cmd/worker":          9,
