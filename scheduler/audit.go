@@ -14,6 +14,9 @@ import (
 	"github.com/ffpod/ffpod/scheduler/store"
 )
 
+// callersSignal is the cause of a session that its caller ended.
+const callersSignal = "the caller's signal"
+
 // outcome is how a session ended, and what is said of it.
 type outcome struct {
 	state store.State
@@ -82,7 +85,7 @@ func exited(e *wire.Exit) outcome {
 	}
 	switch e.GetCause() {
 	case wire.Cause_CAUSE_SIGNAL:
-		out.cause = "the caller's signal"
+		out.cause = callersSignal
 	case wire.Cause_CAUSE_ORPHANED:
 		out.cause = "nobody was attached"
 	case wire.Cause_CAUSE_MEMORY:

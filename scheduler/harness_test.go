@@ -204,6 +204,7 @@ func (r *rig) state(id string) store.State {
 type fakeClasses []class.Class
 
 func (c fakeClasses) List() []class.Class      { return c }
+func (c fakeClasses) All() []class.Class       { return c }
 func (c fakeClasses) Changed() <-chan struct{} { return nil }
 
 // fakeWorker is a warm worker that runs sessions as the test says.

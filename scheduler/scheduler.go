@@ -23,6 +23,7 @@ import (
 // *pool.Pool and *job.Launcher.
 type classes interface {
 	List() []class.Class
+	All() []class.Class
 	Changed() <-chan struct{}
 }
 

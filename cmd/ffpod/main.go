@@ -4,6 +4,7 @@
 //	ffpod explain -- ffmpeg ARGS...   what the shim would do with a command, as JSON
 //	ffpod install shim|supervisor DIR what the ffpod image's init containers run
 //	ffpod jellyfin prepare|healthy|apply  in the pod of Jellyfin: its directories, probe and settings
+//	ffpod status                      what the scheduler does
 //	ffpod version
 //
 // Exit codes: 0; 1 when a verb could not do it; 2 when it was called wrongly.
@@ -65,7 +66,7 @@ func newRoot(argv0 string, getenv func(string) string) *cobra.Command {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
-	root.AddCommand(newExplain(getenv), newInstall(), newJellyfin(), newVersion())
+	root.AddCommand(newExplain(getenv), newInstall(), newJellyfin(), newStatus(), newVersion())
 	return root
 }
 

@@ -42,8 +42,10 @@ type parts struct {
 	policies     *server.Policies
 	server       *server.Server
 	health       *server.Health
+	operators    *server.Operators
 
 	sessions, http net.Listener
+	loopback       net.Listener  // for operators; nil: they are not served
 	draining       chan struct{} // closed when the end has begun
 }
 
@@ -81,13 +83,25 @@ func build(ctx context.Context, conf config.Configuration, getenv func(string) s
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics, inForce)
 	p.health = &server.Health{Checks: p.checks(), Metrics: registry}
-	if p.sessions, err = net.Listen("tcp", conf.Listen.GRPC); err != nil {
-		return nil, fmt.Errorf("listen for sessions: %w; change listen.grpc", err)
+	p.operators = &server.Operators{Status: p.scheduler.Status, Checks: p.health.Checks, Policies: p.policies.Last, Pod: self.Pod, Log: log}
+	return p, p.listen()
+}
+
+// listen opens the listeners, all or none.
+func (p *parts) listen() (err error) {
+	if p.sessions, err = net.Listen("tcp", p.conf.Listen.GRPC); err != nil {
+		return fmt.Errorf("listen for sessions: %w; change listen.grpc", err)
 	}
-	if p.http, err = net.Listen("tcp", conf.Listen.HTTP); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen for health: %w; change listen.http", err), p.sessions.Close())
+	if p.http, err = net.Listen("tcp", p.conf.Listen.HTTP); err != nil {
+		return errors.Join(fmt.Errorf("listen for health: %w; change listen.http", err), p.sessions.Close())
 	}
-	return p, nil
+	if p.conf.Listen.Operators == "" {
+		return nil
+	}
+	if p.loopback, err = net.Listen("tcp", p.conf.Listen.Operators); err != nil {
+		return errors.Join(fmt.Errorf("listen for operators: %w; change listen.operators", err), p.sessions.Close(), p.http.Close())
+	}
+	return nil
 }
 
 // secure makes the parts that keep strangers out.
@@ -144,6 +158,9 @@ func (p *parts) run(ctx context.Context) error {
 		func(ctx context.Context) error { return p.health.Serve(ctx, p.http) },
 	} {
 		group.Go(func() error { return part(alive) })
+	}
+	if p.loopback != nil {
+		group.Go(func() error { return p.operators.Serve(alive, p.loopback) })
 	}
 	group.Go(func() error { return p.server.Serve(p.sessions) })
 	select {

@@ -46,7 +46,7 @@ func TestClusterRun(t *testing.T) {
 	}
 	httpAddr := freeAddress(t)
 	path := filepath.Join(t.TempDir(), "scheduler.yaml")
-	conf := fmt.Sprintf("apiVersion: ffpod.dev/v1alpha1\nkind: SchedulerConfiguration\nlisten: {grpc: %q, http: %q}\ndrainTimeout: 3s\n", freeAddress(t), httpAddr)
+	conf := fmt.Sprintf("apiVersion: ffpod.dev/v1alpha1\nkind: SchedulerConfiguration\nlisten: {grpc: %q, http: %q, operators: \"\"}\ndrainTimeout: 3s\n", freeAddress(t), httpAddr)
 	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}

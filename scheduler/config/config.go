@@ -15,6 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"github.com/ffpod/ffpod/scheduler/api"
 )
 
 // The one version there is.
@@ -54,6 +56,9 @@ type Listen struct {
 	GRPC string `json:"grpc"`
 	// HTTP serves health and metrics in the clear. Defaults to :8080.
 	HTTP string `json:"http"`
+	// Operators serves `ffpod status`, to whoever may port-forward to the pod: it
+	// must be a loopback address. Empty: nobody. Defaults to 127.0.0.1:8081.
+	Operators string `json:"operators"`
 }
 
 // Auth says who may open sessions.
@@ -134,7 +139,7 @@ func Default() Configuration {
 	return Configuration{
 		APIVersion: APIVersion,
 		Kind:       Kind,
-		Listen:     Listen{GRPC: ":7443", HTTP: ":8080"},
+		Listen:     Listen{GRPC: ":7443", HTTP: ":8080", Operators: fmt.Sprintf("127.0.0.1:%d", api.Port)},
 		Auth:       Auth{Audience: "ffpod", AllowedServiceAccounts: []string{"ffpod-client", "jellyfin"}},
 		Placement:  Placement{Policy: "warm-then-job", Builds: "any"},
 		Queue:      Queue{Limit: 256, Timeout: d(2 * time.Minute)},

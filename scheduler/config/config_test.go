@@ -45,7 +45,7 @@ func TestOverDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Default()
-	want.Listen = Listen{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:8080"}
+	want.Listen = Listen{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:8080", Operators: "127.0.0.1:8081"}
 	want.Auth.AllowedServiceAccounts = []string{"media-player"}
 	want.Placement = Placement{Policy: "job", Builds: "same"}
 	want.TLS.Mode, want.TLS.Directory = TLSSecret, "/tls"

@@ -20,6 +20,7 @@ func (c Configuration) Validate() []error {
 	if c.Listen.GRPC == c.Listen.HTTP {
 		p.add("listen.http", "%q is the address of listen.grpc too", c.Listen.HTTP)
 	}
+	p.loopback("listen.operators", c.Listen.Operators)
 	p.auth(c.Auth)
 	p.oneOf("placement.policy", c.Placement.Policy, "warm-then-job", "warm", "job")
 	p.oneOf("placement.builds", c.Placement.Builds, "any", "same")
@@ -49,6 +50,17 @@ func (p *problems) address(path, value string) {
 	}
 	if _, err := net.LookupPort("tcp", port); err != nil {
 		p.add(path, "%q has no port between 0 and 65535", value)
+	}
+}
+
+// loopback refuses an address that others than who may port-forward could reach.
+func (p *problems) loopback(path, value string) {
+	if value == "" {
+		return
+	}
+	p.address(path, value)
+	if host, _, err := net.SplitHostPort(value); err == nil && !net.ParseIP(host).IsLoopback() {
+		p.add(path, "%q is not a loopback address: everyone in the cluster could read it; use 127.0.0.1:PORT", value)
 	}
 }
 

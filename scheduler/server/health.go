@@ -29,7 +29,12 @@ type Health struct {
 
 // Serve serves on l, which it closes, until ctx is done.
 func (h *Health) Serve(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{Handler: h.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
+	return serveHTTP(ctx, l, "health", h.handler())
+}
+
+// serveHTTP serves on l, which it closes, until ctx is done.
+func serveHTTP(ctx context.Context, l net.Listener, what string, handler http.Handler) error {
+	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
@@ -40,7 +45,7 @@ func (h *Health) Serve(ctx context.Context, l net.Listener) error {
 		<-done
 	}
 	if !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve health on %s: %w", l.Addr(), err)
+		return fmt.Errorf("serve %s on %s: %w", what, l.Addr(), err)
 	}
 	return nil
 }

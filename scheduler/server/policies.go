@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +29,16 @@ type Policies struct {
 	// after they were applied, and Patience how long before saying loudly that
 	// they are not. Again is how often after that. Default to 3 s, 30 s, 10 m.
 	First, Patience, Again time.Duration
+
+	mu   sync.Mutex
+	last []string
+}
+
+// Last is what Check found last: nil, it has not run; empty, they are in force.
+func (p *Policies) Last() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last
 }
 
 // NewPolicyMetric makes the gauge of Policies.InForce.
@@ -72,7 +83,7 @@ func (p *Policies) Run(ctx context.Context) error {
 func (p *Policies) Check(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	var problems []string
+	problems := []string{}
 	for _, attempt := range []struct {
 		policy string
 		try    func(context.Context) error
@@ -88,6 +99,9 @@ func (p *Policies) Check(ctx context.Context) []string {
 			p.InForce.WithLabelValues(attempt.policy).Set(value)
 		}
 	}
+	p.mu.Lock()
+	p.last = problems
+	p.mu.Unlock()
 	return problems
 }
 

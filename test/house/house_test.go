@@ -47,6 +47,7 @@ func list(t *testing.T, patterns ...string) []pkg {
 var layers = map[string]int{
 	"podexec/wire":        0,
 	"podexec/buildid":     0,
+	"scheduler/api":       0,
 	"scheduler/ffmpeg":    0,
 	"podexec/output":      1,
 	"podexec/session":     1,
@@ -67,6 +68,7 @@ var layers = map[string]int{
 	"cmd/ffmpeg/visible":  7,
 	"cmd/ffmpeg/registry": 7,
 	"cmd/ffmpeg":          9,
+	"cmd/ffpod/cluster":   7,
 	"cmd/ffpod/jellyfin":  7,
 	"cmd/ffpod":           9,
 	"cmd/scheduler":       9,
