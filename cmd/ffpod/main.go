@@ -4,10 +4,13 @@
 //	ffpod explain -- ffmpeg ARGS...   what the shim would do with a command, as JSON
 //	ffpod install shim|supervisor DIR what the ffpod image's init containers run
 //	ffpod jellyfin prepare|healthy|apply  in the pod of Jellyfin: its directories, probe and settings
+//	ffpod run -- ffmpeg ARGS...       ffmpeg on a worker, with this terminal's stdio
 //	ffpod status                      what the scheduler does
+//	ffpod test                        the smoke test, through a caller's shim
 //	ffpod version
 //
-// Exit codes: 0; 1 when a verb could not do it; 2 when it was called wrongly.
+// Exit codes: 0; 1 when a verb could not do it; 2 when it was called wrongly; of run
+// the program's own, 128 and the signal that ended it, or 125.
 package main
 
 import (
@@ -44,7 +47,13 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 	if err == nil {
 		return 0
 	}
+	if exit, ok := errors.AsType[*exitError](err); ok {
+		return exit.code // the program has said why
+	}
 	fmt.Fprintf(stderr, "ffpod: %s\n", strings.ReplaceAll(err.Error(), "\n", " "))
+	if _, ok := errors.AsType[*infraError](err); ok {
+		return infrastructure
+	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return 2
 	}
@@ -66,7 +75,7 @@ func newRoot(argv0 string, getenv func(string) string) *cobra.Command {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
-	root.AddCommand(newExplain(getenv), newInstall(), newJellyfin(), newStatus(), newVersion())
+	root.AddCommand(newExplain(getenv), newInstall(), newJellyfin(), newRun(), newStatus(), newTest(), newVersion())
 	return root
 }
 

@@ -68,7 +68,7 @@ var layers = map[string]int{
 	"cmd/ffmpeg/visible":  7,
 	"cmd/ffmpeg/registry": 7,
 	"cmd/ffmpeg":          9,
-	"cmd/ffpod/cluster":   7,
+	"cmd/ffpod/cluster":   8,
 	"cmd/ffpod/jellyfin":  7,
 	"cmd/ffpod":           9,
 	"cmd/scheduler":       9,

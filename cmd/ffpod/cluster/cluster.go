@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +23,8 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/util/exec"
 	"k8s.io/streaming/pkg/httpstream"
+
+	"github.com/ffpod/ffpod/scheduler/class"
 )
 
 // Labels by which the parts of an install are found, whatever prefix they have.
@@ -155,4 +158,71 @@ func (c *Cluster) Exec(ctx context.Context, cmd Command) (int, error) {
 
 func upgradeFailed(err error) bool {
 	return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+}
+
+// Classes returns the Deployments that are classes of workers.
+func (c *Cluster) Classes(ctx context.Context) ([]appsv1.Deployment, error) {
+	list, err := c.Client.AppsV1().Deployments(c.Namespace).List(ctx, metav1.ListOptions{LabelSelector: class.Label})
+	if err != nil {
+		return nil, fmt.Errorf("list the classes of namespace %s: %w", c.Namespace, err)
+	}
+	return list.Items, nil
+}
+
+// Shared returns the directories at which every class (or the named one) mounts
+// claims.
+func (c *Cluster) Shared(ctx context.Context, only string) ([]string, error) {
+	classes, err := c.Classes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	seen, n := map[string]int{}, 0
+	for _, d := range classes {
+		if only != "" && d.Labels[class.Label] != only {
+			continue
+		}
+		n++
+		for path := range ClaimMounts(d.Spec.Template.Spec, "worker") {
+			seen[path]++
+		}
+	}
+	if n == 0 && only != "" {
+		return nil, fmt.Errorf("there is no class %s in namespace %s", only, c.Namespace)
+	}
+	var shared []string
+	for path, times := range seen {
+		if times == n {
+			shared = append(shared, path)
+		}
+	}
+	slices.Sort(shared)
+	return shared, nil
+}
+
+// ClaimMount is where a container mounts a claim.
+type ClaimMount struct {
+	Claim, SubPath string
+	ReadOnly       bool
+}
+
+// ClaimMounts returns the mounts of claims of a container, by path.
+func ClaimMounts(spec corev1.PodSpec, container string) map[string]ClaimMount {
+	claims := map[string]*corev1.PersistentVolumeClaimVolumeSource{}
+	for _, v := range spec.Volumes {
+		if v.PersistentVolumeClaim != nil {
+			claims[v.Name] = v.PersistentVolumeClaim
+		}
+	}
+	out := map[string]ClaimMount{}
+	for _, c := range spec.Containers {
+		if c.Name != container {
+			continue
+		}
+		for _, m := range c.VolumeMounts {
+			if claim := claims[m.Name]; claim != nil {
+				out[m.MountPath] = ClaimMount{Claim: claim.ClaimName, SubPath: m.SubPath, ReadOnly: m.ReadOnly || claim.ReadOnly}
+			}
+		}
+	}
+	return out
 }
