@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/ffpod/ffpod/cmd/ffpod/jellyfin"
 )
 
 // installed tells which binary beside this one each part is, and under which
@@ -24,12 +26,15 @@ func installed(part string) (source string, names []string, ok bool) {
 }
 
 func newInstall() *cobra.Command {
-	return &cobra.Command{
-		Use:   "install shim|supervisor DIR",
+	var directories []string
+	c := &cobra.Command{
+		Use:   "install shim|supervisor DIR [--mkdir DIR]...",
 		Short: "Copy the shim (as ffmpeg and ffprobe, with ffpod) or the supervisor (as worker) into a directory",
 		Long: "Install copies the binary that lies beside ffpod itself. Init containers run it to bring the shim, or the\n" +
 			"supervisor, into a volume of a pod with any other image. What was there before is replaced at once: a process\n" +
-			"that starts meanwhile gets the old or the new file, whole.",
+			"that starts meanwhile gets the old or the new file, whole.\n\n" +
+			"With --mkdir it also makes directories of volumes that are mounted later by subPath, as the identity that it\n" +
+			"runs as: those that are missing then, the kubelet would make as root. It proves that it can write them.",
 		Args: usage(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			self, err := os.Executable()
@@ -39,9 +44,19 @@ func newInstall() *cobra.Command {
 			if self, err = filepath.EvalSymlinks(self); err != nil {
 				return err
 			}
-			return install(args[0], filepath.Dir(self), args[1], c.OutOrStdout())
+			if err := install(args[0], filepath.Dir(self), args[1], c.OutOrStdout()); err != nil {
+				return err
+			}
+			for _, d := range directories {
+				if err := jellyfin.Writable(d); err != nil {
+					return fmt.Errorf("install %s: %w", args[0], err)
+				}
+			}
+			return nil
 		},
 	}
+	c.Flags().StringArrayVar(&directories, "mkdir", nil, "a directory to make, and to prove writable")
+	return c
 }
 
 // install puts a part from the directory from into dir, which it makes if need

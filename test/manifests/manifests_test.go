@@ -33,6 +33,7 @@ var trees = map[string]string{
 	"dev":         "kustomize/overlays/dev",
 	"prefixed":    "test/manifests/testdata/prefixed",
 	"stock-image": "test/manifests/testdata/stock-image",
+	"minimal":     "kustomize/overlays/minimal",
 }
 
 func TestGolden(t *testing.T) {

@@ -62,7 +62,7 @@ func (p Prepare) Run() error {
 	}
 	var problems []string
 	for _, d := range append(dirs, p.Directories...) {
-		if err := writable(d); err != nil {
+		if err := Writable(d); err != nil {
 			problems = append(problems, err.Error())
 		}
 	}
@@ -174,8 +174,8 @@ func written(to string, text []byte, mode fs.FileMode) (name string, err error) 
 	return f.Name(), nil
 }
 
-// writable makes a directory and proves that files can be made in it.
-func writable(dir string) error {
+// Writable makes a directory and proves that files can be made in it.
+func Writable(dir string) error {
 	if err := os.MkdirAll(dir, 0o775); err != nil {
 		return explain(dir, err)
 	}
