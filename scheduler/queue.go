@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/class"
@@ -220,7 +219,7 @@ func (s *Scheduler) snapshot() (placement.Snapshot, map[string]class.Class) {
 		known[c.Name] = c
 		snap.Classes = append(snap.Classes, placement.Class{
 			Name: c.Name, Kinds: c.Kinds, Cost: c.Cost, Jobs: c.Jobs,
-			ActiveJobs: s.activeJobs(c.Name), Replicas: int(c.Replicas), Devices: devices(c.Template.Spec),
+			ActiveJobs: s.activeJobs(c.Name), Replicas: int(c.Replicas), Devices: devices(c),
 		})
 	}
 	for _, w := range s.cfg.Pool.Workers() {
@@ -237,10 +236,11 @@ func (s *Scheduler) activeJobs(class string) int {
 	return s.cfg.Jobs.Active(class) + s.granted[class]
 }
 
-// devices lists the extended resources of a pod.
-func devices(spec corev1.PodSpec) []string {
-	var names []string
-	for _, c := range spec.Containers {
+// devices lists the extended resources of a class's pods, and what else it says
+// they hold.
+func devices(class class.Class) []string {
+	names := slices.Clone(class.Devices)
+	for _, c := range class.Template.Spec.Containers {
 		for name := range c.Resources.Limits {
 			domain, _, extended := strings.Cut(string(name), "/")
 			if extended && domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io") {

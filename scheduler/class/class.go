@@ -32,6 +32,7 @@ type Class struct {
 	Standby   int      // Jobs made ahead of need. Defaults to 0.
 	Kinds     []string // kinds of session it takes, empty for all. Defaults to all.
 	Cost      int      // placement prefers the cheaper class. Defaults to 0.
+	Devices   []string // what its pods hold beyond the extended resources in their limits. Defaults to none.
 	Egress    bool     // its pods may reach network inputs. Defaults to false.
 	Min, Max  *int     // bounds for the scheduler's scaling. Default to nil: it never touches replicas.
 	QueueName string   // Kueue's local queue for its Jobs. Defaults to none.

@@ -11,6 +11,8 @@
 //	ffpod.dev/standby     Jobs made ahead of need                  default 0
 //	ffpod.dev/kinds       comma list of kinds of session           default all
 //	ffpod.dev/cost        placement prefers the cheaper class      default 0
+//	ffpod.dev/devices     comma list of devices that its limits    default none
+//	                      do not name: those of a ResourceClaim
 //	ffpod.dev/egress      true: its pods may reach network inputs  default false
 //	ffpod.dev/scale       MIN..MAX replicas that the scheduler     default: it never
 //	                      may choose between                       touches replicas

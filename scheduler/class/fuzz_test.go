@@ -11,7 +11,7 @@ import (
 // numbers are within their bounds, and what was not taken is said.
 func FuzzAnnotations(f *testing.F) {
 	for name, value := range map[string]string{
-		"slots": "4", "jobs": "0", "standby": "9", "kinds": "probe, live", "cost": "1000000", "egress": "true", "scale": "0..3", "queue-name": "q", "slot": "1",
+		"slots": "4", "jobs": "0", "standby": "9", "kinds": "probe, live", "cost": "1000000", "devices": "gpu.intel.com, nvidia.com/gpu", "egress": "true", "scale": "0..3", "queue-name": "q", "slot": "1",
 	} {
 		f.Add(name, value, "3")
 	}

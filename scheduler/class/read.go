@@ -74,7 +74,7 @@ func (r *reader) annotations(d *appsv1.Deployment) {
 	}
 }
 
-const known = "slots, jobs, standby, kinds, cost, egress, scale, queue-name"
+const known = "slots, jobs, standby, kinds, cost, devices, egress, scale, queue-name"
 
 // read reports whether it knows the annotation.
 func (r *reader) read(name, value string) bool {
@@ -90,6 +90,8 @@ func (r *reader) read(name, value string) bool {
 		r.number(name, value, 0, mostCost, &c.Cost)
 	case "kinds":
 		r.kinds(value)
+	case "devices":
+		r.devices(value)
 	case "egress":
 		switch value {
 		case "true", "false":
@@ -132,6 +134,21 @@ func (r *reader) kinds(value string) {
 		}
 	}
 	r.class.Kinds = kinds
+}
+
+// devices are names like those of extended resources or of DeviceClasses.
+func (r *reader) devices(value string) {
+	var devices []string
+	for _, d := range strings.Split(value, ",") {
+		if d = strings.TrimSpace(d); len(validation.IsQualifiedName(d)) > 0 {
+			r.problem("devices", value, "a comma list of names such as nvidia.com/gpu or gpu.intel.com")
+			return
+		}
+		if !slices.Contains(devices, d) {
+			devices = append(devices, d)
+		}
+	}
+	r.class.Devices = devices
 }
 
 func (r *reader) scale(value string) {

@@ -131,6 +131,10 @@ func TestDecide(t *testing.T) {
 			classes: []Class{nvidia(), {Name: "igpu", Cost: 20, Jobs: 1, Devices: []string{"gpu.intel.com/i915"}}},
 			request: Request{Hardware: []string{"intel", "amd"}}, policy: JobOnly, want: Job, wantClass: "igpu",
 		},
+		"vaapi finds an intel class by its DeviceClass": {
+			classes: []Class{cpu(), nvidia(), {Name: "dra", Cost: 20, Jobs: 1, Devices: []string{"gpu.intel.com"}}},
+			request: Request{Hardware: []string{"intel", "amd"}}, policy: JobOnly, want: Job, wantClass: "dra",
+		},
 		"hardware that no resource shows may still be there": {
 			classes: []Class{cpu(), nvidia()}, request: Request{Hardware: []string{"intel"}}, policy: JobOnly, want: Job, wantClass: "cpu",
 		},

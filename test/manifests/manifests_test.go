@@ -34,6 +34,7 @@ var trees = map[string]string{
 	"prefixed":    "test/manifests/testdata/prefixed",
 	"stock-image": "test/manifests/testdata/stock-image",
 	"minimal":     "kustomize/overlays/minimal",
+	"gpu":         "test/manifests/testdata/gpu",
 }
 
 func TestGolden(t *testing.T) {
@@ -102,7 +103,7 @@ func markUsed(t *testing.T, dir string, used map[string]bool) {
 func TestBaseIsNamespaced(t *testing.T) {
 	clusterScoped := []string{"Namespace", "ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy",
 		"ValidatingAdmissionPolicyBinding", "PriorityClass", "RuntimeClass", "StorageClass", "PersistentVolume", "CustomResourceDefinition"}
-	for _, name := range []string{"base", "prefixed", "stock-image"} {
+	for _, name := range []string{"base", "prefixed", "stock-image", "gpu"} {
 		for _, o := range objects(t, trees[name]) {
 			if slices.Contains(clusterScoped, o.GetKind()) {
 				t.Errorf("%s holds the cluster-scoped %s %s", name, o.GetKind(), o.GetName())
@@ -239,7 +240,7 @@ func checkClass(t *testing.T, d appsv1.Deployment, class string) {
 // Every name that one object uses of another is a name that the tree renders,
 // with and without prefix, suffix and common labels.
 func TestReferences(t *testing.T) {
-	for _, name := range []string{"base", "demo", "demo-rwo", "dev", "prefixed", "stock-image"} {
+	for _, name := range []string{"base", "demo", "demo-rwo", "dev", "prefixed", "stock-image", "gpu"} {
 		t.Run(name, func(t *testing.T) {
 			all := objects(t, trees[name])
 			known := map[string]bool{}
@@ -288,6 +289,9 @@ func TestReferences(t *testing.T) {
 
 func podReferences(p corev1.PodSpec, need func(kind, name string)) {
 	need("ServiceAccount", p.ServiceAccountName)
+	for _, c := range p.ResourceClaims {
+		need("ResourceClaimTemplate", *c.ResourceClaimTemplateName)
+	}
 	for _, v := range p.Volumes {
 		switch {
 		case v.ConfigMap != nil:
@@ -309,7 +313,7 @@ func podReferences(p corev1.PodSpec, need func(kind, name string)) {
 // Selectors choose the pods that they mean, warm and Job pods alike, and no
 // others, also when labels were added to everything.
 func TestSelectors(t *testing.T) {
-	for _, name := range []string{"base", "demo", "dev", "prefixed", "stock-image"} {
+	for _, name := range []string{"base", "demo", "dev", "prefixed", "stock-image", "gpu"} {
 		t.Run(name, func(t *testing.T) {
 			all := objects(t, trees[name])
 			pods := map[string]labels.Set{} // by component, and job for a class's Job

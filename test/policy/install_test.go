@@ -62,8 +62,8 @@ kind: Kustomization
 namespace: %s
 namePrefix: %q
 nameSuffix: %q
-resources: [ROOT/kustomize/base]
-components: [ROOT/kustomize/components/class-cpu, ROOT/kustomize/components/class-nvidia, ROOT/kustomize/components/demo]
+resources: [ROOT/kustomize/base, ROOT/kustomize/classes/nvidia]
+components: [ROOT/kustomize/components/class-cpu, ROOT/kustomize/components/demo]
 `, i.namespace(), i.prefix, i.suffix)
 	if i.labels {
 		text += "labels: [{pairs: {team: films}, includeSelectors: true, includeTemplates: true}]\n"

@@ -32,10 +32,9 @@ namespace: %s
 namePrefix: film-
 nameSuffix: -x
 labels: [{pairs: {team: films}, includeSelectors: true, includeTemplates: true}]
-resources: [ROOT/kustomize/base]
+resources: [ROOT/kustomize/base, ROOT/kustomize/classes/nvidia]
 components:
   - ROOT/kustomize/components/class-cpu
-  - ROOT/kustomize/components/class-nvidia
   - ROOT/kustomize/components/demo
   - ROOT/kustomize/components/inject-supervisor
   - ROOT/kustomize/components/rwo
