@@ -41,7 +41,7 @@ build-arm64: ## Compile every binary for arm64 too
 .PHONY: unit
 unit: ## Fast tests, no root and no cluster: 2 min
 	go vet ./...
-	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./test/house ./test/manifests ./test/chaos
+	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./test/house ./test/manifests ./test/chaos ./test/postgres
 
 .PHONY: race
 race: ## The fast tests under the race detector

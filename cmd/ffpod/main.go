@@ -1,6 +1,8 @@
 // Command ffpod is the operator's CLI. Under the name kubectl-ffpod in PATH it
 // is also the kubectl plug-in "kubectl ffpod".
 //
+//	ffpod backup --to DIR             what the backup CronJob runs; also backup list, backup verify
+//	ffpod restore --from DIR          the newest backup, put back
 //	ffpod explain -- ffmpeg ARGS...   what the shim would do with a command, as JSON
 //	ffpod install shim|supervisor DIR what the ffpod image's init containers run
 //	ffpod jellyfin prepare|healthy|apply  in the pod of Jellyfin: its directories, probe and settings
@@ -75,7 +77,7 @@ func newRoot(argv0 string, getenv func(string) string) *cobra.Command {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
-	root.AddCommand(newExplain(getenv), newInstall(), newJellyfin(), newRun(), newStatus(), newTest(), newVersion())
+	root.AddCommand(newBackup(), newExplain(getenv), newInstall(), newJellyfin(), newRestore(), newRun(), newStatus(), newTest(), newVersion())
 	return root
 }
 

@@ -69,6 +69,7 @@ var layers = map[string]int{
 	"cmd/ffmpeg/registry": 7,
 	"cmd/ffmpeg":          9,
 	"cmd/ffpod/cluster":   8,
+	"cmd/ffpod/backup":    7,
 	"cmd/ffpod/jellyfin":  7,
 	"cmd/ffpod":           9,
 	"cmd/scheduler":       9,
@@ -98,9 +99,9 @@ func TestImportsGoDown(t *testing.T) {
 // TestLinks keeps the programs small: what a binary links, it starts.
 func TestLinks(t *testing.T) {
 	forbidden := map[string][]string{
-		"./cmd/ffmpeg":       {"k8s.io/", "sigs.k8s.io/", "github.com/jackc/", "go.uber.org/zap", "net/http/httptest", "testing"},
-		"./cmd/worker":       {"k8s.io/", "sigs.k8s.io/", "github.com/jackc/", "testing"},
-		"./cmd/scheduler":    {"sigs.k8s.io/kustomize", "testing"},
+		"./cmd/ffmpeg":       {"k8s.io/", "sigs.k8s.io/", "github.com/jackc/", "modernc.org/", "go.uber.org/zap", "net/http/httptest", "testing"},
+		"./cmd/worker":       {"k8s.io/", "sigs.k8s.io/", "github.com/jackc/", "modernc.org/", "testing"},
+		"./cmd/scheduler":    {"sigs.k8s.io/kustomize", "modernc.org/", "testing"},
 		"./podexec/session":  {"k8s.io/", "go.uber.org/zap"},
 		"./scheduler/ffmpeg": {"google.golang.org/", "k8s.io/", "net/http", "os/exec"},
 	}
