@@ -26,15 +26,18 @@ var update = flag.Bool("update", false, "write the golden files")
 
 // trees are the kustomizations that render by themselves.
 var trees = map[string]string{
-	"cluster":     "kustomize/cluster",
-	"base":        "kustomize/base",
-	"demo":        "kustomize/overlays/demo",
-	"demo-rwo":    "kustomize/overlays/demo-rwo",
-	"dev":         "kustomize/overlays/dev",
-	"prefixed":    "test/manifests/testdata/prefixed",
-	"stock-image": "test/manifests/testdata/stock-image",
-	"minimal":     "kustomize/overlays/minimal",
-	"gpu":         "test/manifests/testdata/gpu",
+	"cluster":             "kustomize/cluster",
+	"base":                "kustomize/base",
+	"demo":                "kustomize/overlays/demo",
+	"demo-rwo":            "kustomize/overlays/demo-rwo",
+	"dev":                 "kustomize/overlays/dev",
+	"prefixed":            "test/manifests/testdata/prefixed",
+	"stock-image":         "test/manifests/testdata/stock-image",
+	"minimal":             "kustomize/overlays/minimal",
+	"production-sqlite":   "kustomize/overlays/production-sqlite",
+	"production-postgres": "kustomize/overlays/production-postgres",
+	"storage":             "test/manifests/testdata/storage",
+	"gpu":                 "test/manifests/testdata/gpu",
 }
 
 func TestGolden(t *testing.T) {
@@ -61,9 +64,17 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// refused are components that exist to say no.
+var refused = map[string]string{
+	"kustomize/components/config-nfs": "component config-nfs is refused: SQLite on NFS loses data; use storage-class with block or local storage for jellyfin-config",
+}
+
 // A kustomization that is new must join trees, and a component some tree.
 func TestEveryKustomizationIsRendered(t *testing.T) {
 	used := map[string]bool{}
+	for dir := range refused {
+		used[dir] = true
+	}
 	for _, dir := range trees {
 		used[dir] = true
 		markUsed(t, dir, used)
@@ -103,7 +114,7 @@ func markUsed(t *testing.T, dir string, used map[string]bool) {
 func TestBaseIsNamespaced(t *testing.T) {
 	clusterScoped := []string{"Namespace", "ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy",
 		"ValidatingAdmissionPolicyBinding", "PriorityClass", "RuntimeClass", "StorageClass", "PersistentVolume", "CustomResourceDefinition"}
-	for _, name := range []string{"base", "prefixed", "stock-image", "gpu"} {
+	for _, name := range []string{"base", "prefixed", "stock-image", "gpu", "production-postgres"} {
 		for _, o := range objects(t, trees[name]) {
 			if slices.Contains(clusterScoped, o.GetKind()) {
 				t.Errorf("%s holds the cluster-scoped %s %s", name, o.GetKind(), o.GetName())
