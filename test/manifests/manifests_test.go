@@ -38,6 +38,10 @@ var trees = map[string]string{
 	"production-postgres": "kustomize/overlays/production-postgres",
 	"storage":             "test/manifests/testdata/storage",
 	"gpu":                 "test/manifests/testdata/gpu",
+	"exposed-nginx":       "test/manifests/testdata/exposed-nginx",
+	"exposed-traefik":     "test/manifests/testdata/exposed-traefik",
+	"exposed-haproxy":     "test/manifests/testdata/exposed-haproxy",
+	"exposed-gateway":     "test/manifests/testdata/exposed-gateway",
 }
 
 func TestGolden(t *testing.T) {
