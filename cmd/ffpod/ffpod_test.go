@@ -105,7 +105,7 @@ func TestInstall(t *testing.T) {
 	}
 	var report bytes.Buffer
 	for range 2 {
-		for _, part := range []string{"shim", "supervisor"} {
+		for _, part := range []string{"shim", "supervisor", "ffpod"} {
 			if err := install(part, from, dir, &report); err != nil {
 				t.Fatal(err)
 			}

@@ -21,6 +21,8 @@ func installed(part string) (source string, names []string, ok bool) {
 		return "ffmpeg", []string{"ffmpeg", "ffprobe"}, true
 	case "supervisor":
 		return "worker", []string{"worker"}, true
+	case "ffpod":
+		return "ffpod", []string{"ffpod"}, true
 	}
 	return "", nil, false
 }
@@ -28,10 +30,10 @@ func installed(part string) (source string, names []string, ok bool) {
 func newInstall() *cobra.Command {
 	var directories []string
 	c := &cobra.Command{
-		Use:   "install shim|supervisor DIR [--mkdir DIR]...",
-		Short: "Copy the shim (as ffmpeg and ffprobe, with ffpod) or the supervisor (as worker) into a directory",
-		Long: "Install copies the binary that lies beside ffpod itself. Init containers run it to bring the shim, or the\n" +
-			"supervisor, into a volume of a pod with any other image. What was there before is replaced at once: a process\n" +
+		Use:   "install shim|supervisor|ffpod DIR [--mkdir DIR]...",
+		Short: "Copy the shim (as ffmpeg and ffprobe, with ffpod), the supervisor (as worker) or ffpod into a directory",
+		Long: "Install copies the binary that lies beside ffpod itself. Init containers run it to bring the shim, the\n" +
+			"supervisor or ffpod into a volume of a pod with any other image. What was there before is replaced at once: a process\n" +
 			"that starts meanwhile gets the old or the new file, whole.\n\n" +
 			"With --mkdir it also makes directories of volumes that are mounted later by subPath, as the identity that it\n" +
 			"runs as: those that are missing then, the kubelet would make as root. It proves that it can write them.",
@@ -64,7 +66,7 @@ func newInstall() *cobra.Command {
 func install(part, from, dir string, report io.Writer) error {
 	source, names, ok := installed(part)
 	if !ok {
-		return &usageError{err: fmt.Errorf("install %q: it is neither shim nor supervisor", part)}
+		return &usageError{err: fmt.Errorf("install %q: it is neither shim, supervisor nor ffpod", part)}
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("install %s: %w", part, err)

@@ -4,7 +4,7 @@
 //	ffpod backup --to DIR             what the backup CronJob runs; also backup list, backup verify
 //	ffpod restore --from DIR          the newest backup, put back
 //	ffpod explain -- ffmpeg ARGS...   what the shim would do with a command, as JSON
-//	ffpod install shim|supervisor DIR what the ffpod image's init containers run
+//	ffpod install shim|supervisor|ffpod DIR  what the ffpod image's init containers run
 //	ffpod jellyfin prepare|healthy|apply  in the pod of Jellyfin: its directories, probe and settings
 //	ffpod run -- ffmpeg ARGS...       ffmpeg on a worker, with this terminal's stdio
 //	ffpod status                      what the scheduler does

@@ -42,6 +42,10 @@ var trees = map[string]string{
 	"exposed-traefik":     "test/manifests/testdata/exposed-traefik",
 	"exposed-haproxy":     "test/manifests/testdata/exposed-haproxy",
 	"exposed-gateway":     "test/manifests/testdata/exposed-gateway",
+	"postgres":            "test/manifests/testdata/postgres",
+	"postgres-external":   "test/manifests/testdata/postgres-external",
+	"postgres-cnpg":       "test/manifests/testdata/postgres-cnpg",
+	"backup":              "test/manifests/testdata/backup",
 }
 
 func TestGolden(t *testing.T) {
