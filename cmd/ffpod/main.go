@@ -3,6 +3,7 @@
 //
 //	ffpod backup --to DIR             what the backup CronJob runs; also backup list, backup verify
 //	ffpod restore --from DIR          the newest backup, put back
+//	ffpod doctor                      what is wrong with a cluster or an install, and the remedy
 //	ffpod explain -- ffmpeg ARGS...   what the shim would do with a command, as JSON
 //	ffpod install shim|supervisor|ffpod DIR  what the ffpod image's init containers run
 //	ffpod jellyfin prepare|healthy|apply  in the pod of Jellyfin: its directories, probe and settings
@@ -77,7 +78,7 @@ func newRoot(argv0 string, getenv func(string) string) *cobra.Command {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
-	root.AddCommand(newBackup(), newExplain(getenv), newInstall(), newJellyfin(), newRestore(), newRun(), newStatus(), newTest(), newVersion())
+	root.AddCommand(newBackup(), newDoctor(), newExplain(getenv), newInstall(), newJellyfin(), newRestore(), newRun(), newStatus(), newTest(), newVersion())
 	return root
 }
 
