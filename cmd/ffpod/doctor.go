@@ -9,7 +9,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/kubernetes"
@@ -51,13 +53,16 @@ func newDoctor() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		// Interrupted, it still removes what it made.
+		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
 		p := patient(on)
 		p.Before, p.Trial = before, trial
 		var progress func(string)
 		if !asJSON && verbose {
 			progress = func(check string) { fmt.Fprintf(c.ErrOrStderr(), "checking %s\n", check) }
 		}
-		r, err := doctor.Examine(c.Context(), p, only, progress)
+		r, err := doctor.Examine(ctx, p, only, progress)
 		if err != nil {
 			return err
 		}
@@ -67,7 +72,7 @@ func newDoctor() *cobra.Command {
 			err = r.Text(c.OutOrStdout(), verbose)
 		}
 		if bundle != "" && err == nil {
-			err = writeBundle(c.Context(), p, r, bundle)
+			err = writeBundle(ctx, p, r, bundle)
 		}
 		if err == nil && r.Count(doctor.Fail) > 0 {
 			return &exitError{code: 1}

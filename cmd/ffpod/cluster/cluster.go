@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/util/exec"
+	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream"
 
 	"github.com/ffpod/ffpod/scheduler/class"
@@ -50,6 +52,7 @@ type Cluster struct {
 
 // Open reads kubectl's settings; in a pod without any, those of its account.
 func Open(s Settings, agent string) (*Cluster, error) {
+	klog.SetLogger(logr.Discard()) // client-go's own words: what matters comes back as an error
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = s.Kubeconfig
 	kubeconfig := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules,

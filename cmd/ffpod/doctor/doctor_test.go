@@ -353,6 +353,10 @@ func TestFaults(t *testing.T) {
 			c := x.claims["jellyfin-shared"]
 			c.Status.Phase, c.Spec.VolumeName, c.Spec.StorageClassName = corev1.ClaimPending, "", new("longhorn")
 		}, "claims", "claim jellyfin-shared", Fail, "Pending", "kubectl get storageclass"},
+		"RWO for many on one node": {func(x *install) {
+			x.claims["jellyfin-shared"].Status.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
+			x.pods = map[string]*corev1.Pod{"jellyfin": running(x.jellyfin, "n1"), "ffpod-cpu": running(x.cpu, "n1"), "ffpod-nvidia": running(x.gpu, "n1")}
+		}, "claims", "claim jellyfin-shared", Warn, "ReadWriteOnce", "shared-rwx"},
 		"RWO for many": {func(x *install) {
 			x.claims["jellyfin-shared"].Status.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
 		}, "claims", "claim jellyfin-shared", Fail, "ReadWriteOnce", "shared-rwx"},

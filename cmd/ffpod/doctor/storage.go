@@ -118,8 +118,12 @@ func (f *facts) claim(c corev1.PersistentVolumeClaim, by string, users int) (fou
 	}
 	many := slices.Contains(c.Status.AccessModes, corev1.ReadWriteMany) || slices.Contains(c.Status.AccessModes, corev1.ReadOnlyMany)
 	if !many && users > 1 && len(f.nodes) != 1 {
-		found = append(found, Finding{Level: Fail, On: on, What: fmt.Sprintf("its access mode is %v, but %s mount it", c.Status.AccessModes, by), Why: "pods on a second node cannot start, or fail to attach",
-			Remedy: "use ReadWriteMany storage (component shared-rwx or shared-nfs), or keep them all on one node (component node-pinning)"})
+		bad := Finding{Level: Fail, On: on, What: fmt.Sprintf("its access mode is %v, but %s mount it", c.Status.AccessModes, by), Why: "pods on a second node cannot start, or fail to attach",
+			Remedy: "use ReadWriteMany storage (component shared-rwx or shared-nfs), or keep them all on one node (component node-pinning)"}
+		if node, pods := f.together(c.Name); node != "" && pods >= users {
+			bad.Level, bad.Why = Warn, "they are all on node "+node+" now; a Job's pod, or one after a restart, may be placed elsewhere and cannot start there"
+		}
+		found = append(found, bad)
 	}
 	v, there := f.volumes[c.Spec.VolumeName]
 	if !there {
@@ -136,6 +140,24 @@ func (f *facts) claim(c corev1.PersistentVolumeClaim, by string, users int) (fou
 		found = append(found, Finding{Level: Fail, On: "volume " + v.Name, What: "it is a directory of whichever node a pod is on", Why: "Jellyfin and workers on different nodes see different directories", Remedy: "use NFS or other shared storage, or give the volume a nodeAffinity"})
 	}
 	return append(found, options("volume "+v.Name, "nfs", strings.Join(v.Spec.MountOptions, ","), v.Spec.NFS != nil)...)
+}
+
+// together is the node of all pods that mount a claim, "" if they are on several, and
+// how many they are.
+func (f *facts) together(claim string) (node string, pods int) {
+	nodes := map[string]int{}
+	for _, p := range f.pods {
+		if p.Status.Phase == corev1.PodRunning && slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool {
+			return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim
+		}) {
+			nodes[p.Spec.NodeName]++
+		}
+	}
+	if len(nodes) != 1 {
+		return "", 0
+	}
+	node = slices.Collect(maps.Keys(nodes))[0]
+	return node, nodes[node]
 }
 
 func (f *facts) unbound(c corev1.PersistentVolumeClaim) Finding {
