@@ -259,7 +259,7 @@ func checkClass(t *testing.T, d appsv1.Deployment, class string) {
 // Every name that one object uses of another is a name that the tree renders,
 // with and without prefix, suffix and common labels.
 func TestReferences(t *testing.T) {
-	for _, name := range []string{"base", "demo", "demo-rwo", "dev", "prefixed", "stock-image", "gpu"} {
+	for _, name := range []string{"base", "demo", "demo-rwo", "dev", "prefixed", "stock-image", "gpu", "minimal", "production-sqlite", "storage"} {
 		t.Run(name, func(t *testing.T) {
 			all := objects(t, trees[name])
 			known := map[string]bool{}

@@ -51,9 +51,13 @@ func RenderText(kustomization string) ([]*unstructured.Unstructured, error) {
 }
 
 func render(dir string) ([]*unstructured.Unstructured, []byte, error) {
+	return build(filesys.MakeFsOnDisk(), dir)
+}
+
+func build(files filesys.FileSystem, dir string) ([]*unstructured.Unstructured, []byte, error) {
 	options := krusty.MakeDefaultOptions()
 	options.Reorder = krusty.ReorderOptionLegacy
-	resources, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), dir)
+	resources, err := krusty.MakeKustomizer(options).Run(files, dir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("render %s: %w", dir, err)
 	}

@@ -1,0 +1,149 @@
+package manifests
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// first and last say where in an overlay components stand that do not stand
+// between: the order that kustomize/README.md asks for.
+var (
+	first = []string{"class-*", "gpu-*", "runtime-class-*", "inject-supervisor", "jellyfin-workers", "scaled", "media-*", "storage-class", "shared-*", "recordings"}
+	last  = []string{"rwo", "settings"}
+)
+
+// ground is what every combination stands on.
+var ground = []string{"class-cpu", "jellyfin-workers", "settings"}
+
+// exclude are pairs that cannot be meant together, and what the build then says.
+var exclude = map[[2]string]string{
+	{"media-new", "media-nfs"}:   "only-one-of-media-new-media-nfs-media-pvc",
+	{"media-new", "media-pvc"}:   "only-one-of-media-new-media-nfs-media-pvc",
+	{"media-nfs", "media-pvc"}:   "only-one-of-media-new-media-nfs-media-pvc",
+	{"shared-nfs", "shared-rwx"}: "only-one-of-shared-nfs-shared-rwx",
+	{"demo", "jellyfin-workers"}: "only-one-of-demo-jellyfin-workers", // both mount a library at /media
+}
+
+// Every component alone, and every two of them, render with Jellyfin to
+// something that holds together, or are refused with the reason.
+func TestCombinations(t *testing.T) {
+	files, settings, all := copied(t), read(t, "test/manifests/testdata/all/settings.yaml"), components(t)
+	if len(all) < 20 {
+		t.Fatalf("found only %v", all)
+	}
+	try := func(t *testing.T, chosen ...string) {
+		t.Helper()
+		chosen = inOrder(slices.Concat(ground, chosen))
+		objects, err := files.put(t, overlay(chosen), settings)
+		if want := reason(chosen); want != "" {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v: %v; want it refused, saying %q", chosen, err, want)
+			}
+			return
+		}
+		if err != nil {
+			t.Errorf("%v: %v", chosen, err)
+			return
+		}
+		checkJellyfin(t, objects)
+		if t.Failed() {
+			t.Fatalf("of %v", chosen)
+		}
+	}
+	for i, one := range all {
+		t.Run(one, func(t *testing.T) { try(t, one) })
+		for _, two := range all[:i] {
+			t.Run(one+"+"+two, func(t *testing.T) {
+				if testing.Short() && (i+len(two))%4 != 0 {
+					t.Skip("a quarter will do")
+				}
+				try(t, one, two)
+			})
+		}
+	}
+}
+
+// reason is why the components cannot be together, empty if they can.
+func reason(chosen []string) string {
+	for _, one := range chosen {
+		if why := refused["kustomize/components/"+one]; why != "" {
+			return why
+		}
+		for _, two := range chosen {
+			if why := exclude[[2]string{one, two}]; why != "" {
+				return why
+			}
+		}
+	}
+	return ""
+}
+
+func components(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(Root(), "kustomize", "components", "*", "kustomization.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, file := range files {
+		names = append(names, filepath.Base(filepath.Dir(file)))
+	}
+	return names
+}
+
+// rank is negative for what comes first, positive for what comes last.
+func rank(name string) int {
+	is := func(pattern string) bool {
+		ok, _ := filepath.Match(pattern, name)
+		return ok
+	}
+	if i := slices.IndexFunc(first, is); i >= 0 {
+		return i - len(first)
+	}
+	return slices.IndexFunc(last, is) + 1
+}
+
+func inOrder(names []string) []string {
+	out := slices.Clone(names)
+	slices.SortFunc(out, func(a, b string) int {
+		if d := rank(a) - rank(b); d != 0 {
+			return d
+		}
+		return strings.Compare(a, b)
+	})
+	return slices.Compact(out)
+}
+
+func overlay(components []string) string {
+	text := `
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+namespace: tried
+resources: [settings.yaml, ../../kustomize/base, ../../kustomize/jellyfin]
+components:
+`
+	for _, c := range components {
+		text += fmt.Sprintf("  - ../../kustomize/components/%s\n", c)
+	}
+	return text
+}
+
+// The order of an overlay of ours is the one that combinations are tried in.
+func TestOverlaysListComponentsInOrder(t *testing.T) {
+	for name, dir := range trees {
+		var listed []string
+		for _, line := range strings.Split(read(t, dir+"/kustomization.yaml"), "\n") {
+			if _, c, ok := strings.Cut(line, "/components/"); ok && strings.HasPrefix(strings.TrimSpace(line), "- ") {
+				listed = append(listed, strings.TrimSpace(c))
+			}
+		}
+		for i := range listed[:max(len(listed)-1, 0)] {
+			if rank(listed[i]) > rank(listed[i+1]) {
+				t.Errorf("%s lists %s before %s", name, listed[i], listed[i+1])
+			}
+		}
+	}
+}
