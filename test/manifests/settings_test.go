@@ -17,9 +17,9 @@ import (
 const workers = "Deployment ffpod-[^s]*"
 
 // places says of every setting where it goes: all of them, and nothing else
-// changes. A place is KIND NAME PATH, in which NAME may be a pattern and the
-// elements of a list go by their names. A place whose object a tree does not
-// have counts for the other trees; there must be one that has it.
+// changes. A place is KIND NAME PATH, in which NAME may be a pattern; containers,
+// volumes, variables and ports go by their names. A tree need not have every
+// place, but some tree must.
 var places = map[string][]string{
 	"identity.user": {
 		"Deployment jellyfin spec.template.spec.securityContext.runAsUser",
@@ -67,25 +67,49 @@ var places = map[string][]string{
 		"PersistentVolume *-shared metadata.name",
 		"PersistentVolumeClaim jellyfin-shared spec.volumeName",
 	},
-	"shared.nfs.server":                {"PersistentVolume *-shared spec.nfs.server"},
-	"shared.nfs.path":                  {"PersistentVolume *-shared spec.nfs.path"},
-	"shared.nfs.mountOptions":          {"PersistentVolume *-shared spec.mountOptions"},
-	"gpu.nvidia.slots":                 slots("ffpod-nvidia"),
-	"gpu.nvidia.resources.requests":    {"Deployment ffpod-nvidia spec.template.spec.containers.worker.resources.requests"},
-	"gpu.nvidia.resources.limits":      {"Deployment ffpod-nvidia spec.template.spec.containers.worker.resources.limits"},
-	"gpu.intelI915.slots":              slots("ffpod-intel-i915"),
-	"gpu.intelI915.resources.requests": {"Deployment ffpod-intel-i915 spec.template.spec.containers.worker.resources.requests"},
-	"gpu.intelI915.resources.limits":   {"Deployment ffpod-intel-i915 spec.template.spec.containers.worker.resources.limits"},
-	"gpu.intelXe.slots":                slots("ffpod-intel-xe"),
-	"gpu.intelXe.resources.requests":   {"Deployment ffpod-intel-xe spec.template.spec.containers.worker.resources.requests"},
-	"gpu.intelXe.resources.limits":     {"Deployment ffpod-intel-xe spec.template.spec.containers.worker.resources.limits"},
-	"gpu.amd.slots":                    slots("ffpod-amd"),
-	"gpu.amd.resources.requests":       {"Deployment ffpod-amd spec.template.spec.containers.worker.resources.requests"},
-	"gpu.amd.resources.limits":         {"Deployment ffpod-amd spec.template.spec.containers.worker.resources.limits"},
-	"gpu.dra.deviceClassName":          {"ResourceClaimTemplate ffpod-dra spec.spec.devices.requests.gpu.exactly.deviceClassName", "Deployment ffpod-dra metadata.annotations.ffpod.dev/devices"},
-	"gpu.dra.slots":                    slots("ffpod-dra"),
-	"gpu.dra.resources.requests":       {"Deployment ffpod-dra spec.template.spec.containers.worker.resources.requests"},
-	"gpu.dra.resources.limits":         {"Deployment ffpod-dra spec.template.spec.containers.worker.resources.limits"},
+	"shared.nfs.server":       {"PersistentVolume *-shared spec.nfs.server"},
+	"shared.nfs.path":         {"PersistentVolume *-shared spec.nfs.path"},
+	"shared.nfs.mountOptions": {"PersistentVolume *-shared spec.mountOptions"},
+	"exposure.host": {
+		"Ingress jellyfin spec.rules.0.host",
+		"Ingress jellyfin spec.tls.0.hosts.0",
+		"HTTPRoute jellyfin spec.hostnames.0",
+		"Certificate jellyfin spec.dnsNames.0",
+	},
+	"exposure.ingress.className":   {"Ingress jellyfin spec.ingressClassName"},
+	"exposure.ingress.annotations": {"Ingress jellyfin metadata.annotations"},
+	"exposure.tls.secretName": {
+		"Ingress jellyfin spec.tls.0.secretName",
+		"Certificate jellyfin spec.secretName",
+	},
+	"exposure.gateway.name":             {"HTTPRoute jellyfin spec.parentRefs.0.name"},
+	"exposure.gateway.namespace":        {"HTTPRoute jellyfin spec.parentRefs.0.namespace"},
+	"exposure.loadBalancer.annotations": {"Service jellyfin metadata.annotations"},
+	"exposure.nodePort.http":            {"Service jellyfin spec.ports.http.nodePort"},
+	"exposure.nodePort.https":           {"Service jellyfin spec.ports.https.nodePort"},
+	"certificates.issuer.name":          {"Certificate jellyfin spec.issuerRef.name"},
+	"certificates.issuer.kind":          {"Certificate jellyfin spec.issuerRef.kind"},
+	"certificates.schedulerIssuer.name": {"Certificate ffpod-scheduler spec.issuerRef.name"},
+	"certificates.schedulerIssuer.kind": {"Certificate ffpod-scheduler spec.issuerRef.kind"},
+	"nodes.workers":                     {workers + " spec.template.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.0.values"},
+	"nodes.jellyfin":                    {"Deployment jellyfin spec.template.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.0.values"},
+	"network.jellyfinEgress":            {"NetworkPolicy jellyfin spec.egress.3.ports"},
+	"gpu.nvidia.slots":                  slots("ffpod-nvidia"),
+	"gpu.nvidia.resources.requests":     {"Deployment ffpod-nvidia spec.template.spec.containers.worker.resources.requests"},
+	"gpu.nvidia.resources.limits":       {"Deployment ffpod-nvidia spec.template.spec.containers.worker.resources.limits"},
+	"gpu.intelI915.slots":               slots("ffpod-intel-i915"),
+	"gpu.intelI915.resources.requests":  {"Deployment ffpod-intel-i915 spec.template.spec.containers.worker.resources.requests"},
+	"gpu.intelI915.resources.limits":    {"Deployment ffpod-intel-i915 spec.template.spec.containers.worker.resources.limits"},
+	"gpu.intelXe.slots":                 slots("ffpod-intel-xe"),
+	"gpu.intelXe.resources.requests":    {"Deployment ffpod-intel-xe spec.template.spec.containers.worker.resources.requests"},
+	"gpu.intelXe.resources.limits":      {"Deployment ffpod-intel-xe spec.template.spec.containers.worker.resources.limits"},
+	"gpu.amd.slots":                     slots("ffpod-amd"),
+	"gpu.amd.resources.requests":        {"Deployment ffpod-amd spec.template.spec.containers.worker.resources.requests"},
+	"gpu.amd.resources.limits":          {"Deployment ffpod-amd spec.template.spec.containers.worker.resources.limits"},
+	"gpu.dra.deviceClassName":           {"ResourceClaimTemplate ffpod-dra spec.spec.devices.requests.0.exactly.deviceClassName", "Deployment ffpod-dra metadata.annotations.ffpod.dev/devices"},
+	"gpu.dra.slots":                     slots("ffpod-dra"),
+	"gpu.dra.resources.requests":        {"Deployment ffpod-dra spec.template.spec.containers.worker.resources.requests"},
+	"gpu.dra.resources.limits":          {"Deployment ffpod-dra spec.template.spec.containers.worker.resources.limits"},
 }
 
 func slots(class string) []string {
@@ -155,10 +179,10 @@ func checkEffect(t *testing.T, setting string, before, after []*unstructured.Uns
 		hit[places[setting][i]+" of "+c.name] = true
 		seen[setting+" "+places[setting][i]] = true
 	}
-	for _, place := range places[setting] {
-		for _, o := range before {
-			if (field{kind: o.GetKind(), name: o.GetName()}).of(place) && !hit[place+" of "+o.GetName()] {
-				t.Errorf("%s does not change %s of %s %s", setting, place, o.GetKind(), o.GetName())
+	for f := range fields(before) {
+		for _, place := range places[setting] {
+			if f.at(place) && !hit[place+" of "+f.name] {
+				t.Errorf("%s does not change %s", setting, f)
 			}
 		}
 	}
@@ -280,6 +304,9 @@ func fields(objects []*unstructured.Unstructured) map[field]string {
 	return out
 }
 
+// byName are the lists whose elements go by their names.
+var byName = []string{".containers", ".initContainers", ".volumes", ".env", ".ports"}
+
 func flatten(v any, at string, each func(at, value string)) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -289,8 +316,8 @@ func flatten(v any, at string, each func(at, value string)) {
 	case []any:
 		for i, item := range v {
 			key := strconv.Itoa(i)
-			if m, ok := item.(map[string]any); ok {
-				if name, ok := m["name"].(string); ok {
+			if m, ok := item.(map[string]any); ok && slices.Contains(byName, path.Ext(at)) {
+				if name, ok := m["name"].(string); ok { // the ports of a NetworkPolicy have none
 					key = name
 				}
 			}
