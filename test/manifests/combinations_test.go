@@ -12,7 +12,7 @@ import (
 // between: the order that kustomize/README.md asks for.
 var (
 	first = []string{"class-*", "gpu-*", "runtime-class-*", "inject-supervisor", "jellyfin-workers", "scaled", "media-*", "storage-class", "shared-*", "recordings", "loadbalancer", "nodeport", "ingress", "ingress-*"}
-	last  = []string{"rwo", "settings"}
+	last  = []string{"backup", "backup-postgres", "rwo", "settings"}
 )
 
 // ground is what every combination stands on.
@@ -20,12 +20,25 @@ var ground = []string{"class-cpu", "jellyfin-workers", "settings"}
 
 // exclude are pairs that cannot be meant together, and what the build then says.
 var exclude = map[[2]string]string{
-	{"media-new", "media-nfs"}:   "only-one-of-media-new-media-nfs-media-pvc",
-	{"media-new", "media-pvc"}:   "only-one-of-media-new-media-nfs-media-pvc",
-	{"media-nfs", "media-pvc"}:   "only-one-of-media-new-media-nfs-media-pvc",
-	{"shared-nfs", "shared-rwx"}: "only-one-of-shared-nfs-shared-rwx",
-	{"loadbalancer", "nodeport"}: "only-one-of-loadbalancer-nodeport",
-	{"demo", "jellyfin-workers"}: "only-one-of-demo-jellyfin-workers", // both mount a library at /media
+	{"media-new", "media-nfs"}:             "only-one-of-media-new-media-nfs-media-pvc",
+	{"media-new", "media-pvc"}:             "only-one-of-media-new-media-nfs-media-pvc",
+	{"media-nfs", "media-pvc"}:             "only-one-of-media-new-media-nfs-media-pvc",
+	{"shared-nfs", "shared-rwx"}:           "only-one-of-shared-nfs-shared-rwx",
+	{"loadbalancer", "nodeport"}:           "only-one-of-loadbalancer-nodeport",
+	{"postgres", "postgres-external"}:      "only-one-of-postgres-postgres-external-postgres-cnpg",
+	{"postgres", "postgres-cnpg"}:          "only-one-of-postgres-postgres-external-postgres-cnpg",
+	{"postgres-cnpg", "postgres-external"}: "only-one-of-postgres-postgres-external-postgres-cnpg",
+	{"backup", "backup-postgres"}:          "CronJob.v1.batch/jellyfin-backup",  // the one contains the other
+	{"demo", "jellyfin-workers"}:           "only-one-of-demo-jellyfin-workers", // both mount a library at /media
+}
+
+// needs are components that make no sense without one of some others, and what
+// the build then says.
+var needs = map[string]struct {
+	oneOf []string
+	why   string
+}{
+	"backup-postgres": {[]string{"jellyfin-postgres", "postgres", "postgres-external", "postgres-cnpg"}, "POSTGRES_HOST].valueFrom` is missing"},
 }
 
 // Every component alone, and every two of them, render with Jellyfin to
@@ -79,6 +92,11 @@ func reason(chosen []string) string {
 			if why := exclude[[2]string{one, two}]; why != "" {
 				return why
 			}
+		}
+	}
+	for _, one := range chosen {
+		if n := needs[one]; n.why != "" && !slices.ContainsFunc(chosen, func(c string) bool { return slices.Contains(n.oneOf, c) }) {
+			return n.why
 		}
 	}
 	return ""

@@ -72,7 +72,7 @@ func checkWorker(t *testing.T, server corev1.PodSpec, d appsv1.Deployment) {
 	t.Helper()
 	pod := d.Spec.Template.Spec
 	jellyfin, worker := container(t, server, "jellyfin"), container(t, pod, "worker")
-	if jellyfin.Image != worker.Image {
+	if !sameRelease(jellyfin.Image, worker.Image) {
 		t.Errorf("Deployment %s runs %s, Jellyfin %s: their ffmpeg would differ", d.Name, worker.Image, jellyfin.Image)
 	}
 	checkMounts(t, d.Name, pod)
@@ -92,6 +92,14 @@ func checkWorker(t *testing.T, server corev1.PodSpec, d appsv1.Deployment) {
 			t.Errorf("Deployment %s mounts claim %s at %s, Jellyfin does not", d.Name, mounted.claim, m.MountPath)
 		}
 	}
+}
+
+// sameRelease: one image, or one that is made from the other and says so in its
+// tag, as that with the PostgreSQL provider does.
+func sameRelease(jellyfin, worker string) bool {
+	_, a, _ := strings.Cut(jellyfin, ":")
+	_, b, ok := strings.Cut(worker, ":")
+	return jellyfin == worker || ok && strings.HasPrefix(a, b+"-")
 }
 
 // checkListed: Jobs of a class may mount its claims, says the account.
@@ -262,7 +270,7 @@ func checkOneConfig(t *testing.T, all []*unstructured.Unstructured) {
 	for name, p := range pods(t, all) {
 		for _, v := range p.Volumes {
 			c := v.PersistentVolumeClaim
-			if c == nil || !strings.Contains(c.ClaimName, "jellyfin-config") || strings.HasSuffix(name, "jellyfin") || strings.Contains(name, "-backup") {
+			if c == nil || !strings.Contains(c.ClaimName, "jellyfin-config") || slices.Contains([]string{"Deployment jellyfin", "CronJob jellyfin-backup", "CronJob jellyfin-restore"}, strings.Replace(name, "film-", "", 1)) {
 				continue
 			}
 			t.Errorf("%s mounts the claim %s", name, c.ClaimName)

@@ -24,18 +24,22 @@ var places = map[string][]string{
 	"identity.user": {
 		"Deployment jellyfin spec.template.spec.securityContext.runAsUser",
 		workers + " spec.template.spec.securityContext.runAsUser",
+		"CronJob jellyfin-* spec.jobTemplate.spec.template.spec.securityContext.runAsUser",
 	},
 	"identity.group": {
 		"Deployment jellyfin spec.template.spec.securityContext.runAsGroup",
 		"Deployment jellyfin spec.template.spec.securityContext.fsGroup",
 		workers + " spec.template.spec.securityContext.runAsGroup",
 		workers + " spec.template.spec.securityContext.fsGroup",
+		"CronJob jellyfin-* spec.jobTemplate.spec.template.spec.securityContext.runAsGroup",
+		"CronJob jellyfin-* spec.jobTemplate.spec.template.spec.securityContext.fsGroup",
 	},
 	"identity.supplementalGroups": {
 		"Deployment jellyfin spec.template.spec.securityContext.supplementalGroups",
 		workers + " spec.template.spec.securityContext.supplementalGroups",
+		"CronJob jellyfin-* spec.jobTemplate.spec.template.spec.securityContext.supplementalGroups",
 	},
-	"jellyfin.environment":          {"ConfigMap jellyfin-environment data"},
+	"jellyfin.environment":          {"ConfigMap jellyfin-environment data", "CronJob jellyfin-backup spec.timeZone"},
 	"jellyfin.publishedServerUrl":   {"Deployment jellyfin spec.template.spec.containers.jellyfin.env.JELLYFIN_PublishedServerUrl.value"},
 	"jellyfin.baseUrl":              {"ConfigMap jellyfin-seed data.baseUrl"},
 	"jellyfin.knownProxies":         {"ConfigMap jellyfin-seed data.knownProxies"},
@@ -70,6 +74,19 @@ var places = map[string][]string{
 	"shared.nfs.server":       {"PersistentVolume *-shared spec.nfs.server"},
 	"shared.nfs.path":         {"PersistentVolume *-shared spec.nfs.path"},
 	"shared.nfs.mountOptions": {"PersistentVolume *-shared spec.mountOptions"},
+	"database.size": {
+		"PersistentVolumeClaim jellyfin-postgres spec.resources.requests.storage",
+		"Cluster jellyfin-postgres spec.storage.size",
+	},
+	"database.instances": {"Cluster jellyfin-postgres spec.instances"},
+	"database.external.secretName": slices.Concat(
+		variables("Deployment jellyfin spec.template.spec.containers.jellyfin", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD"),
+		variables("CronJob jellyfin-backup spec.jobTemplate.spec.template.spec.containers.backup", "PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD"),
+		variables("CronJob jellyfin-restore spec.jobTemplate.spec.template.spec.containers.restore", "PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD"),
+	),
+	"backup.schedule": {"CronJob jellyfin-backup spec.schedule"},
+	"backup.keep":     {"CronJob jellyfin-backup spec.jobTemplate.spec.template.spec.containers.backup.args.0"},
+	"backup.size":     {"PersistentVolumeClaim jellyfin-backup spec.resources.requests.storage"},
 	"exposure.host": {
 		"Ingress jellyfin spec.rules.0.host",
 		"Ingress jellyfin spec.tls.0.hosts.0",
@@ -110,6 +127,15 @@ var places = map[string][]string{
 	"gpu.dra.slots":                     slots("ffpod-dra"),
 	"gpu.dra.resources.requests":        {"Deployment ffpod-dra spec.template.spec.containers.worker.resources.requests"},
 	"gpu.dra.resources.limits":          {"Deployment ffpod-dra spec.template.spec.containers.worker.resources.limits"},
+}
+
+// variables are those that a container reads from a Secret.
+func variables(container string, names ...string) []string {
+	var all []string
+	for _, name := range names {
+		all = append(all, container+".env."+name+".valueFrom.secretKeyRef.name")
+	}
+	return all
 }
 
 func slots(class string) []string {
@@ -245,7 +271,11 @@ func other(v any) any {
 		}
 		return []any{"sentinel"}
 	case map[string]any:
-		return map[string]any{"SENTINEL": "sentinel"}
+		out := map[string]any{"SENTINEL": "sentinel"}
+		for key, value := range v {
+			out[key] = other(value)
+		}
+		return out
 	}
 	return "sentinel"
 }
