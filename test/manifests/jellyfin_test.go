@@ -412,7 +412,7 @@ func TestKustomizeItselfRendersTheSame(t *testing.T) {
 func TestRefusedSaysWhy(t *testing.T) {
 	files := copied(t)
 	for dir, why := range refused {
-		_, err := files.put(t, overlay([]string{filepath.Base(dir)}), read(t, "test/manifests/testdata/all/settings.yaml"))
+		_, err := files.put(t, overlayOf([]string{filepath.Base(dir)}), read(t, "test/manifests/testdata/all/settings.yaml"))
 		if err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v; want it to say %q", dir, err, why)
 		}
@@ -424,7 +424,7 @@ func TestMissingSettingIsNamed(t *testing.T) {
 	files := copied(t)
 	settings := read(t, "test/manifests/testdata/all/settings.yaml")
 	missing := strings.Replace(settings, "server: nas.example.org", "", 1)
-	_, err := files.put(t, overlay([]string{"class-cpu", "jellyfin-workers", "media-nfs", "settings"}), missing)
+	_, err := files.put(t, overlayOf([]string{"class-cpu", "jellyfin-workers", "media-nfs", "settings"}), missing)
 	if err == nil || !strings.Contains(err.Error(), "fieldPath `media.nfs.server` is missing") {
 		t.Errorf("without media.nfs.server: %v", err)
 	}

@@ -307,12 +307,12 @@ func differences(before, after []*unstructured.Unstructured) []field {
 		switch w, ok := b[f]; {
 		case f.path == "metadata.name" && !ok:
 			out = append(out, f)
-		case !ok && named(b, f), ok && v != w:
+		case !ok && hasObject(b, f), ok && v != w:
 			out = append(out, f)
 		}
 	}
 	for f := range b {
-		if _, ok := a[f]; !ok && named(a, f) {
+		if _, ok := a[f]; !ok && hasObject(a, f) {
 			out = append(out, f)
 		}
 	}
@@ -320,8 +320,8 @@ func differences(before, after []*unstructured.Unstructured) []field {
 	return out
 }
 
-// named tells whether the field's object is there under this name.
-func named(all map[field]string, f field) bool {
+// hasObject tells whether the field's object is there under this name.
+func hasObject(all map[field]string, f field) bool {
 	_, ok := all[field{f.kind, f.name, "metadata.name"}]
 	return ok
 }
