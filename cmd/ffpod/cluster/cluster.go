@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
@@ -150,6 +151,9 @@ func (c *Cluster) Exec(ctx context.Context, cmd Command) (int, error) {
 	if exit, ok := errors.AsType[exec.CodeExitError](err); ok {
 		return exit.Code, nil
 	}
+	if err != nil && strings.Contains(err.Error(), "executable file not found") {
+		return notFound, nil // as a shell would say it
+	}
 	if apierrors.IsForbidden(err) {
 		return 0, fmt.Errorf("exec in pod %s: %w; it needs pods/exec (get and create)", cmd.Pod, err)
 	}
@@ -158,6 +162,9 @@ func (c *Cluster) Exec(ctx context.Context, cmd Command) (int, error) {
 	}
 	return 0, nil
 }
+
+// notFound is a shell's exit code for a command that is not there.
+const notFound = 127
 
 func upgradeFailed(err error) bool {
 	return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
