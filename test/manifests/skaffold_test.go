@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -106,7 +107,15 @@ func TestSkaffold(t *testing.T) {
 	names := []string{}
 	for _, p := range conf.Profiles {
 		names = append(names, p.Name)
-		t.Run(p.Name, func(t *testing.T) { checkSkaffold(t, applied(t, text, p)) })
+		t.Run(p.Name, func(t *testing.T) {
+			under := applied(t, text, p)
+			checkSkaffold(t, under)
+			for _, a := range under.Build.Artifacts {
+				if imported := len(a.Hooks.After) > 0; imported != (p.Name == "k3s") {
+					t.Errorf("artifact %s is imported into k3s: %v", a.Image, imported)
+				}
+			}
+		})
 		for _, a := range p.Activation {
 			if _, err := regexp.Compile(a.KubeContext); err != nil || a.KubeContext == "" {
 				t.Errorf("profile %s: context %q: %v", p.Name, a.KubeContext, err)
@@ -189,9 +198,6 @@ func set(t *testing.T, at any, path []string, must bool, value any) any {
 		at[path[0]] = set(t, child, path[1:], must, value)
 		return at
 	case []any:
-		if path[0] == "-" {
-			return append(at, value)
-		}
 		i, err := strconv.Atoi(path[0])
 		if err != nil || i >= len(at) {
 			t.Fatalf("patch: no item %s", path[0])
@@ -281,5 +287,47 @@ func checkArtifact(t *testing.T, a skaffoldArtifact, built map[string]bool) {
 		if info, err := os.Stat(filepath.Join(Root(), file)); err != nil || info.Mode()&0o100 == 0 {
 			t.Errorf("artifact %s: hook %q: %v; it has to be there and executable", a.Image, h.Command, err)
 		}
+	}
+}
+
+// The script of profile k3s, with a docker and a sudo that only write down what
+// they are asked.
+func TestImportIntoK3s(t *testing.T) {
+	script := filepath.Join(Root(), "images/import-k3s.sh")
+	run := func(t *testing.T, docker string, env ...string) (said, wrote string, err error) {
+		t.Helper()
+		dir := t.TempDir()
+		log := filepath.Join(dir, "log")
+		for name, text := range map[string]string{
+			"docker": docker,
+			"sudo":   "echo sudo $1 $2 $3 $4 >> " + log + "; cat \"$5\" >> " + log,
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text+"\n"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.Command("sh", script)
+		cmd.Env = append(env, "PATH="+dir+":"+os.Getenv("PATH"), "TMPDIR="+dir)
+		out, err := cmd.CombinedOutput()
+		text, _ := os.ReadFile(log)
+		left, _ := filepath.Glob(filepath.Join(dir, "tmp.*"))
+		if len(left) > 0 {
+			t.Errorf("it leaves %q", left)
+		}
+		return string(out), string(text), err
+	}
+	const docker = `case $1 in
+		image) [ "$5" = ffpod/ffpod:v1 ] && echo "ffpod/ffpod:v1 ffpod/ffpod:abc" ;;
+		save) shift 2; file=$1; shift; echo "archive of $*" > "$file" ;;
+	esac`
+	out, wrote, err := run(t, docker, "SKAFFOLD_IMAGE=ffpod/ffpod:v1")
+	if want := "archive of ffpod/ffpod:v1 ffpod/ffpod:abc\n"; err != nil || !strings.HasPrefix(wrote, "sudo k3s ctr images import") || !strings.HasSuffix(wrote, want) {
+		t.Errorf("%v, %q; k3s was given %q, want it to end in %q", err, out, wrote, want)
+	}
+	if out, wrote, err := run(t, "exit 1", "SKAFFOLD_IMAGE=ffpod/ffpod:v1"); err == nil || wrote != "" {
+		t.Errorf("docker fails: %v, %q; k3s was given %q", err, out, wrote)
+	}
+	if out, wrote, err := run(t, docker); err == nil || wrote != "" || !strings.Contains(out, "SKAFFOLD_IMAGE") {
+		t.Errorf("without an image: %v, %q; k3s was given %q", err, out, wrote)
 	}
 }
