@@ -78,7 +78,7 @@ func newRoot(argv0 string, getenv func(string) string) *cobra.Command {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
-	root.AddCommand(newBackup(), newDoctor(), newExplain(getenv), newInstall(), newJellyfin(), newRestore(), newRun(), newStatus(), newTest(), newVersion())
+	root.AddCommand(newBackup(), newDoctor(), newExplain(getenv), newInstall(), newJellyfin(), newRender(), newRestore(), newRun(), newStatus(), newTest(), newVersion())
 	return root
 }
 

@@ -283,7 +283,7 @@ func parent(path string) string {
 // nearest is the known path that a wrong one probably means: first among its
 // siblings, then anywhere.
 func nearest(path, key string) string {
-	wrong, best, least := strings.ToLower(key), "", 1<<30
+	wrong, best, least := strings.ToLower(key[:min(len(key), 64)]), "", 1<<30
 	for _, known := range Known() {
 		leaf := known[strings.LastIndex(known, ".")+1:]
 		distance := 3 * edits(wrong, strings.ToLower(leaf))

@@ -45,6 +45,8 @@ func list(t *testing.T, patterns ...string) []pkg {
 // layers are the packages that may import each other downwards only: a package may
 // import what stands in a lower layer, nothing beside or above it.
 var layers = map[string]int{
+	"kustomize/settings":  0,
+	"kustomize":           1,
 	"podexec/wire":        0,
 	"podexec/buildid":     0,
 	"scheduler/api":       0,
@@ -78,7 +80,7 @@ var layers = map[string]int{
 }
 
 func TestImportsGoDown(t *testing.T) {
-	for _, p := range list(t, "./cmd/...", "./scheduler/...", "./podexec/...") {
+	for _, p := range list(t, "./cmd/...", "./kustomize/...", "./scheduler/...", "./podexec/...") {
 		name := strings.TrimPrefix(p.ImportPath, module)
 		if helper := strings.HasSuffix(name, "test"); helper {
 			continue // conformance suites and fakes for tests only
@@ -114,6 +116,17 @@ func TestLinks(t *testing.T) {
 						t.Errorf("%s links %s", target, dep)
 					}
 				}
+			}
+		}
+	}
+}
+
+// Kustomize is asked in one place, and by the tests of manifests.
+func TestOnlyOneImportsKustomize(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		for _, i := range p.Imports {
+			if strings.HasPrefix(i, "sigs.k8s.io/kustomize/") && p.ImportPath != module+"kustomize" && p.ImportPath != module+"test/manifests" {
+				t.Errorf("%s imports %s", p.ImportPath, i)
 			}
 		}
 	}

@@ -1,6 +1,6 @@
 // Package manifests renders the kustomizations of this repository in process,
-// and proves of what they render that it holds together. It is the only package
-// that imports kustomize.
+// and proves of what they render that it holds together. It asks
+// kustomize itself; package kustomize, which the CLI uses, is compared with it.
 package manifests
 
 import (
