@@ -32,7 +32,10 @@ func TestStatus(t *testing.T) {
 	two := r.start("s2", resumes, io.Discard)
 	eventually(t, "s2 runs", func() bool { return r.state("s2") == store.Running })
 	three := r.start("s3", resumes, io.Discard)
-	eventually(t, "s3 waits", func() bool { s, _, _ := r.store.Get(t.Context(), "s3"); return s.State == store.Queued && s.Reason != "" })
+	eventually(t, "s3 waits", func() bool {
+		s, _, _ := r.store.Get(t.Context(), "s3")
+		return s.State == store.Queued && s.Reason != ""
+	})
 	got, err := r.sched.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
