@@ -35,7 +35,7 @@ func TestCallerOf(t *testing.T) {
 	if !ok || got.Container != "client" || got.Shim != "/opt/ffpod/ffmpeg" || got.Audience != "ffpod" {
 		t.Errorf("%+v, %v", got, ok)
 	}
-	worker := manifest[appsv1.Deployment](t, "components/class-cpu/deployment.yaml")
+	worker := manifest[appsv1.Deployment](t, "classes/template/deployment.yaml")
 	if got, ok := CallerOf(&corev1.Pod{Spec: worker.Spec.Template.Spec}); ok {
 		t.Errorf("a worker is a caller: %+v", got)
 	}

@@ -71,8 +71,8 @@ type Conn struct {
 	far      httpstream.Connection
 	copying  sync.WaitGroup
 
-	mu    sync.Mutex
-	fault error
+	said  chan struct{} // closed when the node will say no more of faults
+	fault error         // set before
 }
 
 func open(far httpstream.Connection, pod string, port int) (*Conn, error) {
@@ -93,12 +93,11 @@ func open(far httpstream.Connection, pod string, port int) (*Conn, error) {
 		return nil, fmt.Errorf("forward to port %d of pod %s: %w", port, pod, err)
 	}
 	ours, theirs := net.Pipe()
-	c := &Conn{Conn: ours, far: far}
+	c := &Conn{Conn: ours, far: far, said: make(chan struct{})}
 	c.copying.Go(func() {
+		defer close(c.said)
 		if b, _ := io.ReadAll(faults); len(b) > 0 {
-			c.mu.Lock()
 			c.fault = fmt.Errorf("forward to port %d of pod %s: %s", port, pod, strings.TrimSpace(string(b)))
-			c.mu.Unlock()
 			far.Close()
 		}
 	})
@@ -113,11 +112,15 @@ func open(far httpstream.Connection, pod string, port int) (*Conn, error) {
 	return c, nil
 }
 
-// Fault is what the pod's node said was wrong, if anything.
+// Fault is what the pod's node said was wrong, if anything: call it when the
+// connection ended too early, before Close. The words may come a moment after that.
 func (c *Conn) Fault() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.fault
+	select {
+	case <-c.said:
+		return c.fault
+	case <-time.After(time.Second):
+		return nil
+	}
 }
 
 // Close ends the connection.
@@ -139,12 +142,12 @@ func (c *Cluster) Status(ctx context.Context) (api.Status, error) {
 	if err != nil {
 		return api.Status{}, err
 	}
-	status, err := ask(ctx, conn)
-	conn.Close() // now a fault has come, if one comes
-	if fault := conn.Fault(); err != nil && fault != nil {
-		err = fault
-	}
+	defer conn.Close()
+	status, err := ask(ctx, conn.Conn) // whose Close leaves the node time for its words
 	if err != nil {
+		if fault := conn.Fault(); fault != nil {
+			err = fault
+		}
 		return api.Status{}, fmt.Errorf("ask scheduler %s/%s: %w; it must be of this release, and listen.operators not be changed", c.Namespace, pod.Name, err)
 	}
 	return status, nil
