@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,6 +98,48 @@ func TestCommands(t *testing.T) {
 			}
 			if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
 				t.Errorf("%v (-want +got):\n%s", err, diff)
+			}
+		})
+	}
+}
+
+// What cannot be made here is read here, and takes only what the image ffpod has.
+func TestDockerfilesOfElsewhere(t *testing.T) {
+	for _, name := range elsewhere {
+		t.Run(name, func(t *testing.T) {
+			d, err := readDockerfile(filepath.Join("..", name, "Dockerfile"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(d.stages) != 2 || d.stages[0].base != "ffpod/ffpod:dev" {
+				t.Fatalf("stages %+v", d.stages)
+			}
+			env, copied := map[string]string{}, map[string]bool{}
+			for _, in := range d.stages[1].instructions {
+				words := strings.Fields(in.rest)
+				switch in.verb {
+				case "COPY":
+					program, ok := strings.CutPrefix(words[0], "/ffpod/")
+					if _, err := os.Stat(filepath.Join("../../cmd", program)); !ok || err != nil || !cmp.Equal(in.flags["from"], []string{d.stages[0].name}) {
+						t.Errorf("%s: the image ffpod has no %s", in.rest, words[0])
+					}
+					copied[words[1]] = true
+				case "ENV":
+					key, value, _ := strings.Cut(in.rest, "=")
+					env[key] = value
+				case "USER":
+					if in.rest != "1000:1000" {
+						t.Errorf("it runs as %s", in.rest)
+					}
+				}
+			}
+			shim := env["JELLYFIN_FFMPEG"]
+			if !copied[shim] || !copied[filepath.Join(filepath.Dir(shim), "ffprobe")] {
+				t.Errorf("JELLYFIN_FFMPEG=%s, with the files %v", shim, copied)
+			}
+			err = run(t.Context(), []string{"-o", t.TempDir(), name}, io.Discard)
+			if err == nil || !strings.Contains(err.Error(), "docker build -f images/"+name+"/Dockerfile") {
+				t.Errorf("asked for it: %v", err)
 			}
 		})
 	}

@@ -36,6 +36,9 @@ func main() {
 // images are all images, those first that others are made from.
 var images = []string{"ffpod", "worker"}
 
+// elsewhere are images with a Dockerfile here that this program cannot make.
+var elsewhere = []string{"jellyfin"}
+
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("images/build", flag.ContinueOnError)
 	flags.Usage = func() {
@@ -55,6 +58,9 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	wanted := flags.Args()
 	for _, w := range wanted {
+		if slices.Contains(elsewhere, w) {
+			return fmt.Errorf("image %q: its base comes from a registry, which this program does not ask; docker build -f images/%s/Dockerfile -t ffpod/%s:%s .", w, w, w, *tag)
+		}
 		if !slices.Contains(images, w) {
 			return fmt.Errorf("image %q: want %s", w, strings.Join(images, " or "))
 		}

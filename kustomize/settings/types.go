@@ -71,7 +71,7 @@ type Jellyfin struct {
 
 // Storage is the claims.
 type Storage struct {
-	// Jellyfin's database, metadata and cache: block or local storage, never NFS.
+	// Jellyfin's database, metadata and cache: block or local storage, never NFS. The class is also that of the claims jellyfin-postgres and jellyfin-backup, where they are listed before storage-class.
 	Config *Claim `json:"config,omitempty"`
 	// Transcodes, subtitles, fonts and temporary files: ReadWriteMany, or one node.
 	Shared *Claim `json:"shared,omitempty"`
