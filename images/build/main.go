@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	wanted := flags.Args()
 	for _, w := range wanted {
 		if slices.Contains(elsewhere, w) {
-			return fmt.Errorf("image %q: its base comes from a registry, which this program does not ask; docker build -f images/%s/Dockerfile -t ffpod/%s:%s .", w, w, w, *tag)
+			return fmt.Errorf("image %q: its base comes from a registry, which this program does not ask; docker build -f images/%s/Dockerfile -t ffpod/%s:%s . makes it", w, w, w, *tag)
 		}
 		if !slices.Contains(images, w) {
 			return fmt.Errorf("image %q: want %s", w, strings.Join(images, " or "))

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ type Server struct {
 	// Data is where its files are.
 	Data string
 	// Log is what the preparation and the server said.
-	Log *bytes.Buffer
+	Log *Log
 
 	t       testing.TB
 	bin     string
@@ -36,6 +37,24 @@ type Server struct {
 	port    int
 	who     *syscall.SysProcAttr
 	process *exec.Cmd
+}
+
+// Log is written while it is read.
+type Log struct {
+	mutex sync.Mutex
+	text  bytes.Buffer
+}
+
+func (l *Log) Write(b []byte) (int, error) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *Log) String() string {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.text.String()
 }
 
 // The role and the database, as in a Secret jellyfin-database.
@@ -60,7 +79,7 @@ func New(t testing.TB) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &Server{t: t, bin: bin, sockets: dir, Data: filepath.Join(dir, "versioned", "data"), Log: &bytes.Buffer{}, who: &syscall.SysProcAttr{}, port: 5432}
+	s := &Server{t: t, bin: bin, sockets: dir, Data: filepath.Join(dir, "versioned", "data"), Log: &Log{}, who: &syscall.SysProcAttr{}, port: 5432}
 	if os.Getuid() == 0 { // which initdb refuses to be
 		u, err := user.Lookup("postgres")
 		if err != nil {

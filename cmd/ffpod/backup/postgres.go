@@ -147,9 +147,9 @@ func (p postgres) engine(config string) (string, error) {
 	}
 	switch {
 	case engine == PostgreSQL && !p.configured():
-		return "", errors.New("Jellyfin's database is PostgreSQL (config/database.xml), and PGHOST is not set; list the component backup-postgres in place of backup")
+		return "", errors.New("the database is PostgreSQL by config/database.xml, and PGHOST is not set; list the component backup-postgres in place of backup")
 	case engine == SQLite && p.configured():
-		return "", errors.New("Jellyfin's database is SQLite (config/database.xml), and PGHOST is set; list the component backup in place of backup-postgres")
+		return "", errors.New("the database is SQLite by config/database.xml, and PGHOST is set; list the component backup in place of backup-postgres")
 	case engine == "":
 		engine = SQLite
 	}
