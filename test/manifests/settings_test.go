@@ -46,7 +46,12 @@ var places = map[string][]string{
 	"jellyfin.hardwareAcceleration": {"ConfigMap jellyfin-seed data.hardwareAcceleration"},
 	"jellyfin.vaapiDevice":          {"ConfigMap jellyfin-seed data.vaapiDevice"},
 	"storage.config.size":           {"PersistentVolumeClaim jellyfin-config spec.resources.requests.storage"},
-	"storage.config.className":      {"PersistentVolumeClaim jellyfin-config spec.storageClassName"},
+	"storage.config.className": {
+		"PersistentVolumeClaim jellyfin-config spec.storageClassName",
+		"PersistentVolumeClaim jellyfin-postgres spec.storageClassName",
+		"PersistentVolumeClaim jellyfin-backup spec.storageClassName",
+		"Cluster jellyfin-postgres spec.storage.storageClass",
+	},
 	"storage.shared.size": {
 		"PersistentVolumeClaim jellyfin-shared spec.resources.requests.storage",
 		"PersistentVolume *-shared spec.capacity.storage",
