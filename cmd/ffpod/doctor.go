@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/kubernetes"
@@ -22,7 +24,7 @@ import (
 )
 
 func newDoctor() *cobra.Command {
-	var before, asJSON, verbose bool
+	var before, asJSON, verbose, prove bool
 	var bundle string
 	var only []string
 	var trial doctor.Trial
@@ -42,6 +44,7 @@ func newDoctor() *cobra.Command {
 	f.StringVar(&bundle, "bundle", "", "also write a tar.gz for a bug report to this file")
 	f.BoolVar(&asJSON, "json", false, "print the findings as JSON")
 	f.BoolVarP(&verbose, "verbose", "v", false, "print also what is right")
+	f.BoolVar(&prove, "prove", false, "also encode with every class, by its hardware: takes a slot, or starts a Job, of each")
 	f.StringSliceVar(&only, "only", nil, "only these checks, a comma list")
 	f.StringVar(&trial.StorageClass, "storage-class", "", "with --before: try ReadWriteMany with a new claim of this class")
 	f.StringVar(&trial.Claim, "claim", "", "with --before: try ReadWriteMany with this claim")
@@ -58,6 +61,9 @@ func newDoctor() *cobra.Command {
 		defer stop()
 		p := patient(on)
 		p.Before, p.Trial = before, trial
+		if prove {
+			p.Prove = proof(on)
+		}
 		var progress func(string)
 		if !asJSON && verbose {
 			progress = func(check string) { fmt.Fprintf(c.ErrOrStderr(), "checking %s\n", check) }
@@ -101,6 +107,17 @@ func patient(on *cluster.Cluster) *doctor.Patient {
 		Watch: func(ctx context.Context, pod, container string, line func(string), args ...string) error {
 			return watch(ctx, on, cluster.Command{Pod: pod, Container: container, Args: args}, line)
 		},
+	}
+}
+
+// proof is the smoke test, for the doctor.
+func proof(on *cluster.Cluster) func(ctx context.Context, class, encoder string) (string, error) {
+	return func(ctx context.Context, class, encoder string) (string, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("not within 3 m"))
+		defer cancel()
+		var said bytes.Buffer
+		err := smoke{class: class, encoder: encoder}.run(ctx, on, &said)
+		return strings.TrimPrefix(strings.TrimSpace(said.String()), "ok: "), err
 	}
 }
 

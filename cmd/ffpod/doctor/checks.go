@@ -22,6 +22,7 @@ func checks() []check {
 		{"runtime-class", true, true, runtimeClass},
 		{"mounts", false, true, mounts},
 		{"rwx", true, true, rwx},
+		{"encoders", false, true, encoders},
 		{"jellyfin", false, true, jellyfinSettings},
 		{"probes", false, true, probes},
 		{"database", false, true, database},

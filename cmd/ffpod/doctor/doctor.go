@@ -52,6 +52,10 @@ type Patient struct {
 	Status func(context.Context) (api.Status, error)
 	// Dial connects to a port of a pod.
 	Dial func(ctx context.Context, pod string, port int) (net.Conn, error)
+	// Prove encodes with an encoder on a worker of a class, through a caller's shim,
+	// and returns the scheduler's words for what did it. Nil: it is not tried, for it
+	// takes a slot, and may start a Job.
+	Prove func(ctx context.Context, class, encoder string) (string, error)
 	// Now is the clock.
 	Now func() time.Time
 	// Trial says how RWX is tried before an install.
@@ -82,8 +86,8 @@ type Report struct {
 	Findings  []Finding `json:"findings"`
 }
 
-// bound is the most that one check may take.
-const bound = 2 * time.Minute
+// bound is the most that one check may take; a proof may wait for a Job of each class.
+const bound = 10 * time.Minute
 
 // Examine runs every check that makes sense, in order. only names those to run;
 // empty: all.

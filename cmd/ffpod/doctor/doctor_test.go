@@ -295,7 +295,7 @@ func TestHealthy(t *testing.T) {
 		seen[f.Check] = true
 	}
 	for _, c := range checks() {
-		if c.after && c.name != "policies" && c.name != "trust" && c.name != "ingress" && c.name != "runtime-class" && !seen[c.name] {
+		if c.after && c.name != "policies" && c.name != "trust" && c.name != "ingress" && c.name != "runtime-class" && c.name != "encoders" && !seen[c.name] {
 			t.Errorf("check %s said nothing of a whole install", c.name)
 		}
 	}
@@ -562,6 +562,33 @@ func TestTrialRemovesWhatItMade(t *testing.T) {
 	}
 	if trial, _ := p.Client.CoreV1().PersistentVolumeClaims("media").List(t.Context(), metav1.ListOptions{LabelSelector: "ffpod.dev/trial"}); len(trial.Items) != 0 {
 		t.Errorf("claims are left: %v", trial.Items)
+	}
+}
+
+// TestProof asks each class for the encoder of its hardware.
+func TestProof(t *testing.T) {
+	p := healthy().patient(t)
+	p.Prove = func(_ context.Context, class, encoder string) (string, error) {
+		if class == "cpu" {
+			return "by " + encoder, nil
+		}
+		return "", fmt.Errorf("exit 1: no %s", encoder)
+	}
+	r := examine(t, p, "encoders")
+	if len(r.Findings) != 2 || r.Findings[0].Level != OK || !strings.Contains(r.Findings[0].What, "by libx264") ||
+		r.Findings[1].Level != Fail || !strings.Contains(r.Findings[1].Why, "no h264_nvenc") || !strings.Contains(r.Findings[1].Remedy, "nvidia-smi") {
+		t.Errorf("%+v", r.Findings)
+	}
+}
+
+func TestRelease(t *testing.T) {
+	for image, want := range map[string]string{
+		"jellyfin/jellyfin:10.11.11": "10.11.11", "registry:5000/x/jellyfin.pgsql:10.11.11-1": "10.11.11", "jellyfin/jellyfin:10.11.11@sha256:0": "10.11.11",
+		"jellyfin/jellyfin": "", "ffpod/worker:10.11.11": "", "registry:5000/jellyfin": "",
+	} {
+		if got := release(image); got != want {
+			t.Errorf("%s: %q", image, got)
+		}
 	}
 }
 

@@ -265,3 +265,49 @@ func runtimeClass(ctx context.Context, p *Patient) []Finding {
 	}
 	return found
 }
+
+// encoders has each class that can take a session encode something with what it is
+// for.
+func encoders(ctx context.Context, p *Patient) []Finding {
+	if p.Prove == nil || p.facts.status == nil {
+		return nil
+	}
+	var found []Finding
+	for _, d := range p.facts.classes {
+		on, encoder := className(d), encoderOf(d)
+		said, err := p.Prove(ctx, d.Labels[class.Label], encoder)
+		if err != nil {
+			found = append(found, Finding{Level: Fail, On: on, What: "it does not encode with " + encoder, Why: err.Error(), Remedy: proofRemedy(encoder)})
+			continue
+		}
+		found = append(found, ok(on, "%s: %s", encoder, said))
+	}
+	return found
+}
+
+// encoderOf is what a class is for, by the devices it requests.
+func encoderOf(d appsv1.Deployment) string {
+	if c, there := container(d.Spec.Template.Spec, "worker"); there {
+		for _, name := range slices.Sorted(maps.Keys(c.Resources.Limits)) {
+			switch makerOf(string(name)).prefix {
+			case "nvidia.com/":
+				return "h264_nvenc"
+			case "gpu.intel.com/":
+				return "h264_qsv"
+			case "amd.com/":
+				return "h264_vaapi"
+			}
+		}
+	}
+	return "libx264"
+}
+
+func proofRemedy(encoder string) string {
+	switch {
+	case strings.HasSuffix(encoder, "_nvenc"):
+		return "`kubectl exec` into a worker: `nvidia-smi` must answer and `ls /dev/nvidia*` not be empty; else see runtime-class; the driver must be new enough for the ffmpeg"
+	case strings.HasSuffix(encoder, "_qsv"), strings.HasSuffix(encoder, "_vaapi"):
+		return "`kubectl exec` into a worker: `/usr/lib/jellyfin-ffmpeg/vainfo --display drm` must list an encoder; permission denied on /dev/dri/renderD*: identity.supplementalGroups"
+	}
+	return "see the checks scheduler and callers"
+}

@@ -363,6 +363,10 @@ func images(ctx context.Context, p *Patient) []Finding {
 	for _, d := range f.classes {
 		spec, _ := container(d.Spec.Template.Spec, "worker")
 		declared, _ := container(c.Pod.Spec, c.Container)
+		if spec.Image != declared.Image && release(spec.Image) != "" && release(spec.Image) == release(declared.Image) {
+			found = append(found, ok(className(d), "image %s, of the release that Jellyfin's %s is made from", spec.Image, declared.Image))
+			continue
+		}
 		if spec.Image != declared.Image {
 			found = append(found, Finding{Level: Warn, On: className(d), What: "its image is " + spec.Image + ", Jellyfin's " + declared.Image, Why: "Jellyfin asks its own ffmpeg what it can do, and workers have another",
 				Remedy: "list the component jellyfin-workers: it gives classes Jellyfin's own image"})
@@ -376,6 +380,18 @@ func images(ctx context.Context, p *Patient) []Finding {
 		found = append(found, ok(className(d), "image %s, as Jellyfin", spec.Image))
 	}
 	return append(found, builds(ctx, p, c)...)
+}
+
+// release is that of Jellyfin in an image's tag, also of one made from its image, as
+// the PostgreSQL provider's 10.11.11-1 is; "" for any other image.
+func release(image string) string {
+	name, tag, tagged := strings.Cut(image[strings.LastIndex(image, "/")+1:], ":")
+	if !tagged || !strings.Contains(name, "jellyfin") {
+		return ""
+	}
+	tag, _, _ = strings.Cut(tag, "@")
+	tag, _, _ = strings.Cut(tag, "-")
+	return tag
 }
 
 // builds compares the versions that the programs themselves tell.
