@@ -147,9 +147,6 @@ func (f *facts) asked(d appsv1.Deployment) (found []Finding) {
 		want := c.Resources.Limits[name]
 		found = append(found, devices(d, on, string(name), want, nodes)...)
 	}
-	if len(found) == 0 {
-		found = nil
-	}
 	return append(found, f.render(d, c)...)
 }
 

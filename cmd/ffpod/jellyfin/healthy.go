@@ -79,9 +79,9 @@ func Healthy(ctx context.Context, config string) error {
 		case "Healthy":
 			return nil
 		case "Degraded":
-			return fmt.Errorf("Jellyfin at %s is Degraded: it starts, or migrates its database; see its log", url)
+			return fmt.Errorf("%s answers Degraded: Jellyfin starts, or migrates its database; see its log", url)
 		}
-		return fmt.Errorf("Jellyfin at %s answers %q instead of Healthy; see its log", url, body)
+		return fmt.Errorf("%s answers %q instead of Healthy; see Jellyfin's log", url, body)
 	}
 	return err
 }

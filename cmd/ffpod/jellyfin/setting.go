@@ -116,7 +116,7 @@ func number(least, most int) func(string) ([]string, error) {
 
 func absolute(text string) ([]string, error) {
 	if text != "" && (!path.IsAbs(text) || path.Clean(text) != strings.TrimSuffix(text, "/")) {
-		return nil, fmt.Errorf("use an absolute path without . and ..")
+		return nil, fmt.Errorf("use an absolute path without . or .. in it")
 	}
 	return []string{text}, nil
 }
