@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -285,10 +286,16 @@ func checkOneConfig(t *testing.T, all []*unstructured.Unstructured) {
 	}
 }
 
+var renderedBase = sync.OnceValues(func() ([]*unstructured.Unstructured, error) { return Render("kustomize/base") })
+
 // checkRights: Jellyfin brings none. The scheduler's Role is kustomize/base's.
 func checkRights(t *testing.T, all []*unstructured.Unstructured) {
 	t.Helper()
-	want := typed[rbacv1.Role](t, objects(t, "kustomize/base"), "Role")
+	base, err := renderedBase()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := typed[rbacv1.Role](t, base, "Role")
 	got := typed[rbacv1.Role](t, all, "Role")
 	if len(got) != len(want) || strings.TrimPrefix(got[0].Name, "film-") != want[0].Name {
 		t.Fatalf("there are Roles %v", got)
