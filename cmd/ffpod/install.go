@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -49,10 +50,8 @@ func newInstall() *cobra.Command {
 			if err := install(args[0], filepath.Dir(self), args[1], c.OutOrStdout()); err != nil {
 				return err
 			}
-			for _, d := range directories {
-				if err := jellyfin.Writable(d); err != nil {
-					return fmt.Errorf("install %s: %w", args[0], err)
-				}
+			if err := makeDirectories(directories); err != nil {
+				return fmt.Errorf("install %s: %w", args[0], err)
 			}
 			return nil
 		},
@@ -88,6 +87,23 @@ func install(part, from, dir string, report io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// makeDirectories makes what a pod mounts later by subPath. All are tried, and
+// what ails the first is told: it ails the others, too.
+func makeDirectories(directories []string) error {
+	var first error
+	failed := 0
+	for _, d := range directories {
+		if err := jellyfin.Writable(d); err != nil {
+			first = cmp.Or(first, err)
+			failed++
+		}
+	}
+	if failed > 1 {
+		return fmt.Errorf("%w; and %d more directories", first, failed-1)
+	}
+	return first
 }
 
 // place does one file and says so.

@@ -40,6 +40,30 @@ func TestBuild(t *testing.T) {
 	})
 }
 
+// One archive has all names of an image, each of them the same image.
+func TestNames(t *testing.T) {
+	root := workTree(t)
+	out, cache := t.TempDir(), t.TempDir()
+	runBuild(t, root, cache, out, "-tag", "v1", "ffpod")
+	names := func() []string {
+		manifest, err := tarball.LoadManifest(func() (io.ReadCloser, error) { return os.Open(filepath.Join(out, "ffpod.tar")) })
+		if err != nil || len(manifest) != 1 {
+			t.Fatalf("%v, %v", manifest, err)
+		}
+		return slices.Sorted(slices.Values(manifest[0].RepoTags))
+	}
+	if diff := cmp.Diff([]string{"ffpod/ffpod:v1", "ffpod/shim:v1"}, names()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// Another tag is another archive, although the image is the same.
+	if log := runBuild(t, root, cache, out, "-tag", "v2", "ffpod"); !strings.Contains(log, "ffpod.tar written") {
+		t.Errorf("not written with other names:\n%s", log)
+	}
+	if diff := cmp.Diff([]string{"ffpod/ffpod:v2", "ffpod/shim:v2"}, names()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // A second build writes nothing; a changed command changes its layer alone.
 func TestBuildAgain(t *testing.T) {
 	root, cache, out := workTree(t), t.TempDir(), t.TempDir()

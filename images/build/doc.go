@@ -4,7 +4,8 @@
 //	go run ./images/build -o DIR                 ffpod.tar and worker.tar
 //	go run ./images/build -o DIR -platform linux/arm64 ffpod
 //
-// The archives are docker-archives, tagged ffpod/ffpod:dev and ffpod/worker:dev:
+// The archives are docker-archives, tagged ffpod/ffpod:dev and ffpod/shim:dev (one
+// image), and ffpod/worker:dev:
 // `docker load`, `ctr -n k8s.io images import`, `kind load image-archive` and
 // `k3s ctr images import` read them.
 //

@@ -39,6 +39,10 @@ var images = []string{"ffpod", "worker"}
 // elsewhere are images with a Dockerfile here that this program cannot make.
 var elsewhere = []string{"jellyfin"}
 
+// aliases are further names of an image, in the same archive. Jellyfin's pod has
+// the shim from a name of its own, so that a new ffpod does not restart it.
+var aliases = map[string][]string{"ffpod": {"shim"}}
+
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("images/build", flag.ContinueOnError)
 	flags.Usage = func() {
@@ -113,7 +117,11 @@ func build(ctx context.Context, work, out, tag, goarch string, wanted []string, 
 		if goarch != runtime.GOARCH {
 			file = image + "-" + goarch + ".tar"
 		}
-		if err := b.archive(img, "ffpod/"+image+":"+tag, filepath.Join(out, file)); err != nil {
+		var tags []string
+		for _, n := range append([]string{image}, aliases[image]...) {
+			tags = append(tags, "ffpod/"+n+":"+tag)
+		}
+		if err := b.archive(img, tags, filepath.Join(out, file)); err != nil {
 			return err
 		}
 	}
@@ -156,17 +164,22 @@ func openCache(ctx context.Context) (dir string, unlock func(), err error) {
 
 // archive writes the image as a docker-archive, unless the file is this image
 // already.
-func (b *builder) archive(img v1.Image, tag, file string) error {
-	ref, err := name.NewTag(tag)
-	if err != nil {
-		return fmt.Errorf("tag %s: %w", tag, err)
+func (b *builder) archive(img v1.Image, tags []string, file string) error {
+	named := strings.Join(tags, ", ")
+	refs := map[name.Reference]v1.Image{}
+	for _, tag := range tags {
+		ref, err := name.NewTag(tag)
+		if err != nil {
+			return fmt.Errorf("tag %s: %w", tag, err)
+		}
+		refs[ref] = img
 	}
 	id, err := img.ConfigName()
 	if err != nil {
-		return fmt.Errorf("image %s: %w", tag, err)
+		return fmt.Errorf("image %s: %w", named, err)
 	}
-	if sameArchive(file, tag, id) {
-		b.say("%s: %s unchanged (%s)", tag, file, short(id))
+	if sameArchive(file, tags, id) {
+		b.say("%s: %s unchanged (%s)", named, file, short(id))
 		return nil
 	}
 	temporary := file + ".partial"
@@ -175,7 +188,7 @@ func (b *builder) archive(img v1.Image, tag, file string) error {
 		return fmt.Errorf("write archive: %w", err)
 	}
 	defer os.Remove(temporary)
-	if err := errors.Join(tarball.Write(ref, img, f), f.Close()); err != nil {
+	if err := errors.Join(tarball.MultiRefWrite(refs, f), f.Close()); err != nil {
 		return fmt.Errorf("write archive %s: %w", file, err)
 	}
 	if err := os.Rename(temporary, file); err != nil {
@@ -185,13 +198,13 @@ func (b *builder) archive(img v1.Image, tag, file string) error {
 	if err != nil {
 		return fmt.Errorf("write archive: %w", err)
 	}
-	b.say("%s: %s written, %s (%s)", tag, file, megabytes(info.Size()), short(id))
+	b.say("%s: %s written, %s (%s)", named, file, megabytes(info.Size()), short(id))
 	return nil
 }
 
-func sameArchive(file, tag string, id v1.Hash) bool {
+func sameArchive(file string, tags []string, id v1.Hash) bool {
 	manifest, err := tarball.LoadManifest(func() (io.ReadCloser, error) { return os.Open(file) })
-	return err == nil && len(manifest) == 1 && manifest[0].Config == id.String() && slices.Equal(manifest[0].RepoTags, []string{tag})
+	return err == nil && len(manifest) == 1 && manifest[0].Config == id.String() && slices.Equal(slices.Sorted(slices.Values(manifest[0].RepoTags)), slices.Sorted(slices.Values(tags)))
 }
 
 func short(id v1.Hash) string { return id.Hex[:12] }

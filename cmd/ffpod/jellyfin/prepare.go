@@ -222,17 +222,20 @@ func explain(name string, err error) error {
 		return fmt.Errorf("write %s: %w", name, cause)
 	}
 	groups, _ := os.Getgroups()
-	owner := ""
+	owner, remedy := "", ""
 	for at := name; ; at = filepath.Dir(at) { // the nearest that is there
 		var st unix.Stat_t
 		if unix.Stat(at, &st) == nil {
 			owner = fmt.Sprintf("%s belongs to uid %d, gid %d, mode %04o", at, st.Uid, st.Gid, st.Mode&0o7777)
+			if st.Uid == 0 && st.Gid == 0 {
+				remedy = "; a fresh volume is root's where its driver does not apply fsGroup, as with ReadWriteMany of Longhorn and others: then once from a pod that runs as root"
+			}
 			break
 		}
 		if at == filepath.Dir(at) {
 			break
 		}
 	}
-	return fmt.Errorf("write %s as uid %d, gid %d, groups %v: %w: %s; `chown -R %d:%d` it (an NFS export: on its server, for with root_squash no pod can), or set identity in settings.yaml to its owner",
-		name, os.Geteuid(), os.Getegid(), groups, cause, owner, os.Geteuid(), os.Getegid())
+	return fmt.Errorf("write %s as uid %d, gid %d, groups %v: %w: %s; `chown -R %d:%d` it (an NFS export: on its server, for with root_squash no pod can%s), or set identity in settings.yaml to its owner",
+		name, os.Geteuid(), os.Getegid(), groups, cause, owner, os.Geteuid(), os.Getegid(), remedy)
 }
