@@ -183,6 +183,13 @@ func TestPrepareTellsTheOwner(t *testing.T) {
 	}
 	check("shared", shared+" belongs to uid 0, gid 0, mode 0755", Prepare{Config: config, Shared: shared})
 	config = open(t.TempDir())
+	write(t, config+"/data/own", "")
+	if err := os.Chown(config+"/data/own", 1000, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(config+"/data/own", 0o444); err != nil {
+		t.Fatal(err)
+	}
 	write(t, config+"/data/jellyfin.db", "")
 	open(config + "/data")
 	check("database", config+"/data/jellyfin.db belongs to uid 0, gid 0, mode 0644", Prepare{Config: config})

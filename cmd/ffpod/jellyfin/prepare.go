@@ -199,6 +199,10 @@ func (p Prepare) foreign() error {
 				continue
 			}
 			name := filepath.Join(p.Config, d, e.Name())
+			var st unix.Stat_t
+			if unix.Lstat(name, &st) != nil || int(st.Uid) == os.Geteuid() {
+				continue // gone, or its own: what it made read-only it may make writable
+			}
 			if err := unix.Faccessat(unix.AT_FDCWD, name, unix.W_OK, unix.AT_EACCESS); err != nil && !errors.Is(err, unix.ENOENT) {
 				return explain(name, &fs.PathError{Op: "write", Path: name, Err: err})
 			}
