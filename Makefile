@@ -59,8 +59,8 @@ fuzz: ## Every fuzz target, for FUZZTIME=20s each; what they found before runs w
 	done
 
 .PHONY: integration
-integration: ## Caches of file systems; scheduler packages, RBAC and policies against the cluster
-	go test -count=1 ./images/... ./podexec/... ./cmd/...
+integration: ## Every two components together; caches of file systems; scheduler packages, RBAC and policies against the cluster
+	go test -count=1 ./images/... ./podexec/... ./cmd/... ./test/manifests
 	$(GINKGO) ./test/nfslike
 	KUBECONFIG=$(CLUSTER_CONFIG) go test -tags cluster -count=1 ./cmd/scheduler ./scheduler/...
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/policy

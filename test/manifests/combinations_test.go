@@ -152,6 +152,21 @@ components:
 	return text
 }
 
+// A wrong order that would render something that runs and fails later is
+// refused.
+func TestWrongOrderIsRefused(t *testing.T) {
+	files, settings := copied(t), read(t, "test/manifests/testdata/all/settings.yaml")
+	for want, order := range map[string][]string{
+		"metadata.labels.[app.kubernetes.io/part-of]":                          {"jellyfin-workers", "class-cpu", "settings"},
+		"metadata.annotations.[ffpod.dev/claim.shared]` is missing":            {"class-cpu", "recordings", "jellyfin-workers", "settings"},
+		`metadata.annotations.[ffpod.dev/claim.media]\" in replacement target`: {"class-cpu", "media-pvc", "jellyfin-workers", "settings"},
+	} {
+		if _, err := files.put(t, overlayOf(order), settings); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v; want it refused, saying %q", order, err, want)
+		}
+	}
+}
+
 // The order of an overlay of ours is the one that combinations are tried in.
 func TestOverlaysListComponentsInOrder(t *testing.T) {
 	for name, dir := range trees {
