@@ -41,7 +41,7 @@ build-arm64: ## Compile every binary for arm64 too
 .PHONY: unit
 unit: ## Fast tests, no root and no cluster: 2 min
 	go vet ./...
-	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./test/house ./test/manifests ./test/chaos ./test/postgres
+	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./kustomize/... ./test/house ./test/manifests ./test/chaos ./test/postgres
 
 .PHONY: race
 race: ## The fast tests under the race detector
@@ -114,13 +114,14 @@ lint: ## staticcheck and gofmt
 	go tool staticcheck ./...
 
 .PHONY: generate
-generate: ## Generated code
+generate: ## Generated code and docs/configuration.md
 	go run ./test/protogen podexec/wire wire.proto
 	gofmt -w podexec/wire
+	go generate ./kustomize/settings
 
 .PHONY: verify
 verify: generate lint build-arm64 ## Generated code is current, lint is clean, arm64 compiles
-	git diff --exit-code podexec/wire
+	git diff --exit-code podexec/wire docs/configuration.md
 
 ##@ The local cluster
 .PHONY: cluster

@@ -35,7 +35,7 @@ func newExplain(getenv func(string) string) *cobra.Command {
 		Example: "  ffpod explain -- ffmpeg -i /media/in.mkv -c:v libx264 /cache/out.mp4",
 		Args:    usage(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			e, err := explain(args, overlay(getenv, map[string]string{"FFPOD_MODE": mode, "FFPOD_SHARED": shared}))
+			e, err := explain(args, override(getenv, map[string]string{"FFPOD_MODE": mode, "FFPOD_SHARED": shared}))
 			if err != nil {
 				return err
 			}
@@ -51,8 +51,8 @@ func newExplain(getenv func(string) string) *cobra.Command {
 	return c
 }
 
-// overlay lets flags win over the environment.
-func overlay(getenv func(string) string, flags map[string]string) func(string) string {
+// override lets flags win over the environment.
+func override(getenv func(string) string, flags map[string]string) func(string) string {
 	return func(name string) string {
 		if v := flags[name]; v != "" {
 			return v

@@ -2,9 +2,11 @@
 // is also the kubectl plug-in "kubectl ffpod".
 //
 //	ffpod backup --to DIR             what the backup CronJob runs; also backup list, backup verify
+//	ffpod render DIR|NAME             its manifests, without a network
 //	ffpod restore --from DIR          the newest backup, put back
 //	ffpod doctor                      what is wrong with a cluster or an install, and the remedy
 //	ffpod explain -- ffmpeg ARGS...   what the shim would do with a command, as JSON
+//	ffpod init DIR                    a small overlay directory for an install of Jellyfin
 //	ffpod install shim|supervisor|ffpod DIR  what the ffpod image's init containers run
 //	ffpod jellyfin prepare|healthy|apply  in the pod of Jellyfin: its directories, probe and settings
 //	ffpod run -- ffmpeg ARGS...       ffmpeg on a worker, with this terminal's stdio
@@ -78,7 +80,7 @@ func newRoot(argv0 string, getenv func(string) string) *cobra.Command {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
-	root.AddCommand(newBackup(), newDoctor(), newExplain(getenv), newInstall(), newJellyfin(), newRender(), newRestore(), newRun(), newStatus(), newTest(), newVersion())
+	root.AddCommand(newBackup(), newDoctor(), newExplain(getenv), newInit(), newInstall(), newJellyfin(), newRender(), newRestore(), newRun(), newStatus(), newTest(), newVersion())
 	return root
 }
 

@@ -119,6 +119,9 @@ var ours = map[string]bool{
 	"TMPDIR": true, "XDG_CACHE_HOME": true, "HOME": true, "DOTNET_EnableDiagnostics": true, "JELLYFIN_PublishedServerUrl": true,
 }
 
+// Reserved tells whether jellyfin.environment may not set a variable.
+func Reserved(name string) bool { return ours[name] }
+
 // numeric tells what looks like an address and is none, such as 10.0.0.256.
 func numeric(s string) bool { return strings.Trim(s, "0123456789./:") == "" }
 

@@ -47,6 +47,7 @@ func list(t *testing.T, patterns ...string) []pkg {
 var layers = map[string]int{
 	"kustomize/settings":  0,
 	"kustomize":           1,
+	"kustomize/reference": 2,
 	"podexec/wire":        0,
 	"podexec/buildid":     0,
 	"scheduler/api":       0,
@@ -73,6 +74,7 @@ var layers = map[string]int{
 	"cmd/ffpod/backup":    7,
 	"cmd/ffpod/cluster":   7,
 	"cmd/ffpod/jellyfin":  7,
+	"cmd/ffpod/overlay":   7,
 	"cmd/ffpod/doctor":    8,
 	"cmd/ffpod":           9,
 	"cmd/scheduler":       9,
