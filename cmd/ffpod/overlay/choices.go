@@ -324,8 +324,8 @@ func (c Choices) Resources() []string {
 }
 
 // Components are the tree's, in the order in which they must be listed: classes,
-// Jellyfin's workers, storage and media, database, exposure, policies, backups, and
-// last the settings that concern everything.
+// Jellyfin's workers, library and shared storage, database, exposure, policies,
+// backups, what concerns all claims, and last the settings that concern everything.
 func (c Choices) Components() []string {
 	out := []string{"class-cpu"}
 	for _, gpu := range c.GPUs {
@@ -340,11 +340,9 @@ func (c Choices) Components() []string {
 	}
 	add(c.RuntimeClass, "runtime-class-nvidia")
 	add(true, "jellyfin-workers", map[string]string{"new": "media-new", "nfs": "media-nfs", "claim": "media-pvc"}[c.Media])
-	add(c.ConfigClass != "", "storage-class")
 	add(c.Shared == "class", "shared-rwx")
 	add(c.Shared == "nfs", "shared-nfs")
 	add(c.Recordings, "recordings")
-	add(c.Shared == "one-node", "rwo")
 	add(c.Database != "sqlite", c.Database)
 	if c.ingress() {
 		add(true, "ingress")
@@ -356,5 +354,8 @@ func (c Choices) Components() []string {
 	}
 	add(c.NetworkPolicy, "network-policy")
 	add(c.Backup, map[bool]string{true: "backup", false: "backup-postgres"}[c.Database == "sqlite"])
+	// After everything that makes claims.
+	add(c.Shared == "one-node", "rwo")
+	add(c.ConfigClass != "", "storage-class")
 	return append(out, "settings")
 }
