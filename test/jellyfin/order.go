@@ -34,7 +34,10 @@ type Order struct {
 	Bare string
 	// Root goes before /media and /cache. Empty in a pod.
 	Root string
-	Env  []string // beside the simulator's own and Jellyfin's
+	// Config stands for /cache/config, where the vectors keep what a real server
+	// keeps in /config. Empty: /cache/config it is.
+	Config string
+	Env    []string // beside the simulator's own and Jellyfin's
 	// Parallel is how many vectors run at a time. Defaults to 1.
 	Parallel int
 	// Within bounds all of it. Jellyfin has no such bound: whatever meets it hangs.

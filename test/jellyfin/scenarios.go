@@ -125,15 +125,30 @@ func (s *Server) argv(vector, film string, options map[string]string) []string {
 				a = to
 			}
 		}
-		argv[i] = strings.NewReplacer("/cache/", s.path("/cache/"), "/media/", s.path("/media/"), "//TUNER", "//"+s.tuner.address).Replace(a)
+		argv[i] = strings.NewReplacer("/cache/config/", s.path("/cache/config/"), "/cache/", s.path("/cache/"), "/media/", s.path("/media/"), "//TUNER", "//"+s.tuner.address).Replace(a)
 	}
 	return argv
 }
 
-// hls is a film played from a vector's command line: each start says its segment
-// and its time.
-func (s *Server) hls(r *Report, vector, film string) (*HLS, error) {
+// hls is a film for a viewer who begins with nothing there.
+func (s *Server) hls(vector, film string) (*HLS, error) {
+	h, err := s.film(vector, film, "")
+	if err != nil {
+		return nil, err
+	}
+	return h, empty(h.dir)
+}
+
+// film is a film played from a vector's command line: each start says its
+// segment and its time. Its files are named after the playlist, if one is given.
+func (s *Server) film(vector, film, playlist string) (*HLS, error) {
 	argv := s.argv(vector, film, nil)
+	if playlist != "" {
+		was, _ := strings.CutSuffix(argv[len(argv)-1], ".m3u8")
+		for i, a := range argv {
+			argv[i] = strings.ReplaceAll(a, was, s.path(playlist))
+		}
+	}
 	seconds, err := strconv.Atoi(argv[slices.Index(argv, "-hls_time")+1])
 	if err != nil {
 		return nil, err
@@ -159,7 +174,7 @@ func (s *Server) hls(r *Report, vector, film string) (*HLS, error) {
 		}
 		return slices.Insert(a, slices.Index(a, "-i"), seek...)
 	})
-	return h, empty(h.dir)
+	return h, nil
 }
 
 // playback watches a film: its start, a jump far ahead, one back, and the end.
@@ -167,7 +182,7 @@ func playback(ctx context.Context, s *Server, r *Report, vector string) {
 	if !r.check("features", s.learn(ctx)) {
 		return
 	}
-	h, err := s.hls(r, vector, feature)
+	h, err := s.hls(vector, feature)
 	if !r.check("playback", err) {
 		return
 	}
@@ -216,7 +231,7 @@ func seekAfterKill(ctx context.Context, s *Server, r *Report) {
 	if !r.check("locks", empty(s.path("/cache/locks"))) {
 		return
 	}
-	h, err := s.hls(r, "hls-ts-x264", "/media/"+stubborn+".mkv")
+	h, err := s.hls("hls-ts-x264", "/media/"+stubborn+".mkv")
 	if !r.check("playback", err) {
 		return
 	}
@@ -244,12 +259,12 @@ func restart(ctx context.Context, s *Server, r *Report) {
 	if !r.check("locks", empty(s.path("/cache/locks"))) {
 		return
 	}
-	before, err := s.hls(r, "hls-ts-x264", "/media/"+endless+".mkv")
+	before, err := s.hls("hls-ts-x264", "/media/"+endless+".mkv")
 	if !r.check("playback", err) || !r.check("segment", before.Segment(ctx, 0)) {
 		return
 	}
 	defer before.job.Kill()
-	after, err := s.hls(r, "hls-ts-x264", "/media/"+endless+".mkv") // it wipes
+	after, err := s.hls("hls-ts-x264", "/media/"+endless+".mkv") // it wipes
 	if !r.check("playback", err) {
 		return
 	}
@@ -277,7 +292,7 @@ func stopAtOnce(ctx context.Context, s *Server, r *Report) {
 	if !r.check("features", s.learn(ctx)) {
 		return
 	}
-	h, err := s.hls(r, "hls-ts-x264", feature)
+	h, err := s.hls("hls-ts-x264", feature)
 	if !r.check("playback", err) {
 		return
 	}
@@ -305,7 +320,7 @@ func stopAtOnce(ctx context.Context, s *Server, r *Report) {
 // throttleKeys sees that exactly the keys arrive, in their order, and only those.
 func throttleKeys(ctx context.Context, s *Server, r *Report) {
 	s.Features.PauseKey = true
-	h, err := s.hls(r, "hls-ts-x264", "/media/"+endless+".mkv")
+	h, err := s.hls("hls-ts-x264", "/media/"+endless+".mkv")
 	if !r.check("playback", err) || !r.check("segment", h.Segment(ctx, 0)) {
 		return
 	}
@@ -366,7 +381,7 @@ func throttle(ctx context.Context, s *Server, r *Report) {
 	if !r.check("features", s.learn(ctx)) {
 		return
 	}
-	h, err := s.hls(r, "hls-ts-x264", feature)
+	h, err := s.hls("hls-ts-x264", feature)
 	if !r.check("playback", err) || !r.check("segment 2", h.Segment(ctx, 2)) {
 		return
 	}

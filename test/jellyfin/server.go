@@ -34,7 +34,7 @@ type Server struct {
 	Features        Features // of the build, when known
 	ffmpeg, ffprobe string
 	bare            string
-	root            string
+	root, config    string
 	tuner           *tuner
 	env             []string
 	shimLogs        string
@@ -49,7 +49,7 @@ var lastComponent = regexp.MustCompile(`[^/\\]+?(\.[^/\\\n.]+)?$`)
 // NewServer configures a server and makes its directories.
 func NewServer(o Order) (*Server, error) {
 	s := &Server{
-		Flavour: o.Flavour, ffmpeg: o.FFmpeg, bare: o.Bare, root: o.Root,
+		Flavour: o.Flavour, ffmpeg: o.FFmpeg, bare: o.Bare, root: o.Root, config: o.Config,
 		ffprobe: lastComponent.ReplaceAllString(o.FFmpeg, "ffprobe$1"),
 	}
 	temp := s.path("/cache/tmp")
@@ -59,7 +59,7 @@ func NewServer(o Order) (*Server, error) {
 		"NEOReadDebugKeys=1", "EnableExtendedVaFormats=1", "MALLOC_TRIM_THRESHOLD_=131072", "LANG=C.UTF-8", "LC_ALL=C.UTF-8",
 		"TMPDIR=" + temp, "JELLYFIN_FFMPEG=" + o.FFmpeg, "POSTGRES_PASSWORD=hush",
 	}, o.Env)
-	for _, dir := range []string{"/cache/transcodes", "/cache/tmp/jellyfin", "/cache/config/data", "/cache/recordings", "/cache/locks"} {
+	for _, dir := range []string{"/cache/transcodes", "/cache/tmp/jellyfin", "/cache/config/data/subtitles", "/cache/config/data/attachments", "/cache/recordings", "/cache/locks"} {
 		if err := os.MkdirAll(s.path(dir), 0o755); err != nil {
 			return nil, err
 		}
@@ -78,7 +78,12 @@ func (s *Server) Close() {
 	_ = os.RemoveAll(s.shimLogs)
 }
 
-func (s *Server) path(name string) string { return s.root + name }
+func (s *Server) path(name string) string {
+	if below, ok := strings.CutPrefix(name, "/cache/config/"); ok && s.config != "" {
+		return s.config + "/" + below
+	}
+	return s.root + name
+}
 
 func environment(lists ...[]string) (env []string) {
 	at := map[string]int{}

@@ -2,6 +2,8 @@
 // towards such a server. See package jellyfin.
 //
 //	simulator             performs the Order on stdin, answers with a Report
+//	jellyfin [ARGS...]    the same program under that name: a server that stays,
+//	                      on port 8096, with $JELLYFIN_FFMPEG
 //	fake/ffmpeg ARGS...   the same program in a directory of that name
 package main
 
@@ -10,7 +12,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/ffpod/ffpod/test/jellyfin"
 )
@@ -19,7 +23,11 @@ func main() {
 	if exe, err := os.Executable(); err == nil && filepath.Base(filepath.Dir(exe)) == jellyfin.FakeDirectory {
 		os.Exit(jellyfin.Fake(os.Args[1:]))
 	}
-	if err := perform(); err != nil {
+	run := perform
+	if filepath.Base(os.Args[0]) == "jellyfin" {
+		run = serve
+	}
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "simulator:", err)
 		os.Exit(2)
 	}
@@ -35,4 +43,16 @@ func perform() error {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(report)
+}
+
+// serve is what the image's entry point starts.
+func serve() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return jellyfin.ServeWeb(ctx, ":8096", jellyfin.Order{
+		Flavour: jellyfin.V10_11,
+		FFmpeg:  os.Getenv("JELLYFIN_FFMPEG"),
+		Bare:    "/usr/lib/jellyfin-ffmpeg/ffmpeg",
+		Config:  "/config",
+	})
 }
