@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# No target is a file.
+.PHONY: $(shell grep -oE '^[a-z][a-z0-9-]*:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 MAKEFLAGS += --no-print-directory
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -16,41 +18,33 @@ CLUSTER_CONFIG := $(or $(OWN_CLUSTER),$(LOCAL_KUBECONFIG))
 FOCUS ?=
 GINKGO := go tool ginkgo --keep-going --timeout=40m --output-interceptor-mode=none --silence-skips $(if $(FOCUS),--focus='$(FOCUS)')
 
-.PHONY: help
 help: ## Print the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ The two commands
-.PHONY: demo
 demo: cluster images ## The main job, visibly, on a real cluster: first time about 10 min, then half a minute
 	@KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/demo
 
-.PHONY: test
-test: unit cluster images integration e2e skew chaos ## Prove everything: first time about 25 min, then 17 min
+test: unit cluster images integration e2e stack skew chaos ## Prove everything: first time about 25 min, then 25 min
 
 ##@ Parts
-.PHONY: build
 build: ## Every binary, into bin/
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-.PHONY: build-arm64
 build-arm64: ## Compile every binary for arm64 too
 	CGO_ENABLED=0 GOARCH=arm64 go build -trimpath -tags grpcnotrace -ldflags '$(LDFLAGS)' -o /dev/null ./cmd/...
 
-.PHONY: unit
 unit: ## Fast tests, no root and no cluster: 2 min
 	go vet ./...
 	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./kustomize/... ./test/house ./test/manifests ./test/chaos ./test/postgres
 
-.PHONY: race
 race: ## The fast tests under the race detector
 	go test -short -race ./cmd/... ./podexec/... ./scheduler/...
 
 # Go before 1.27 may call the end of the time a failure (go.dev/issue/75804); one
 # that an input made is told with that input.
 FUZZTIME ?= 20s
-.PHONY: fuzz
 fuzz: ## Every fuzz target, for FUZZTIME=20s each; what they found before runs with the unit tests
 	@mkdir -p out; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z]*' cmd podexec scheduler | sed 's|/[^/]*:func | |' | while read -r dir target; do \
 	  echo "$$dir $$target"; \
@@ -58,39 +52,36 @@ fuzz: ## Every fuzz target, for FUZZTIME=20s each; what they found before runs w
 	    grep -qx '    context deadline exceeded' out/fuzz.log || { cat out/fuzz.log; exit 1; }; tail -n 1 out/fuzz.log; \
 	done
 
-.PHONY: integration
 integration: ## Every two components together; caches of file systems; scheduler packages, RBAC and policies against the cluster
 	go test -count=1 ./images/... ./podexec/... ./cmd/... ./test/manifests
 	$(GINKGO) ./test/nfslike
 	KUBECONFIG=$(CLUSTER_CONFIG) go test -tags cluster -count=1 ./cmd/scheduler ./scheduler/...
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/policy
 
-.PHONY: e2e
 e2e: ## Everything end to end, as local, warm and Job. FOCUS='regexp' selects specs
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/e2e
+
+stack: ## Jellyfin's deployment, with a simulated server in its place: play, restart, cut the power, remove: 6 min
+	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/stack
 
 # Chaos breaks the parts of a cluster: only the local one's, which then has two nodes.
 TWO_NODES = go run ./test/cluster up --nodes 2 || { go run ./test/cluster down && go run ./test/cluster up --nodes 2; }
 SEED ?= 1
 CHAOS := go run ./test/chaos -seed $(SEED)
 
-.PHONY: chaos
 chaos: ## Break everything, 48 times, and judge every session: 5 min. SEED=n for another plan
 	@$(TWO_NODES)
 	@$(MAKE) images OWN_CLUSTER=
 	$(CHAOS) -faults 48 -o out/chaos.json
 
-.PHONY: chaos-long
 chaos-long: ## The same with 512 faults: 50 min
 	@$(TWO_NODES)
 	@$(MAKE) images OWN_CLUSTER=
 	$(CHAOS) -faults 512 -o out/chaos-long.json
 
-.PHONY: jellyfin
 jellyfin: ## What Jellyfin does with ffmpeg and sees of it, on this machine and in pods: 30 min
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/jellyfin
 
-.PHONY: skew
 skew: ## The previous release's shim, scheduler and workers with today's, every combination: 2 min
 	@rm -rf $(FFPOD_CACHE)/previous && mkdir -p $(FFPOD_CACHE)/previous
 	@tar -xzf test/skew/testdata/previous.tar.gz -C $(FFPOD_CACHE)/previous
@@ -98,49 +89,39 @@ skew: ## The previous release's shim, scheduler and workers with today's, every 
 	@$(if $(OWN_CLUSTER),go run ./test/demo -images out/previous,go run ./test/cluster load out/previous/ffpod.tar)
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/skew
 
-.PHONY: soak
 soak: ## What takes longer than a test may: ten minutes of silence, three of a reader that does not read
 	E2E_SOAK=1 KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) --focus='For long' --timeout=60m ./test/e2e
 
-.PHONY: bench
 bench: cluster images ## Figures beside their baselines, into out/bench.json: 5 min
 	@mkdir -p out
 	@KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/demo -deploy
 	KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/bench -o out/bench.json
 
-.PHONY: lint
 lint: ## staticcheck and gofmt
 	@gofmt -l . | (! grep .)
 	go tool staticcheck ./...
 
-.PHONY: generate
 generate: ## Generated code and docs/configuration.md
 	go run ./test/protogen podexec/wire wire.proto
 	gofmt -w podexec/wire
 	go generate ./kustomize/settings
 
-.PHONY: verify
 verify: generate lint build-arm64 ## Generated code is current, lint is clean, arm64 compiles
 	git diff --exit-code podexec/wire docs/configuration.md
 
 ##@ The local cluster
-.PHONY: cluster
 cluster: ## A real Kubernetes node on this machine (nothing to do when KUBECONFIG is yours)
 	@$(if $(OWN_CLUSTER),echo "cluster: yours: $(OWN_CLUSTER)",go run ./test/cluster up)
 
-.PHONY: cluster-down
 cluster-down: ## Remove it: processes, mounts, namespaces, cgroups, links
 	@go run ./test/cluster down
 
-.PHONY: demo-down
 demo-down: ## Remove the local cluster; of yours the demo, not kustomize/cluster, which others may use
 	@$(if $(OWN_CLUSTER),kubectl delete --ignore-not-found namespace/ffpod-demo clusterrolebinding/ffpod-demo-token-review,go run ./test/cluster down)
 
-.PHONY: images
 images: ## Both images without Docker, into out/images, and into the local cluster
 	@go run ./images/build -o out/images
 	@$(if $(OWN_CLUSTER),go run ./test/demo -images out/images,go run ./test/cluster load out/images/ffpod.tar out/images/worker.tar)
 
-.PHONY: clean
 clean: ## What make produced in the work tree
 	rm -rf bin out

@@ -1,0 +1,309 @@
+package stack_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/ffpod/ffpod/test/jellyfin"
+	"github.com/ffpod/ffpod/test/manifests"
+)
+
+func TestStack(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "stack")
+}
+
+const (
+	namespace = "ffpod-stack"
+	image     = "docker.io/jellyfin/jellyfin:10.11.11"
+
+	specBound  = 8 * time.Minute
+	readyBound = 4 * time.Minute
+	promptly   = 45 * time.Second
+)
+
+var overlay = filepath.Join(manifests.Root(), "test", "stack", "overlay")
+
+// kubectl runs the local cluster's or the one in PATH, in the suite's namespace,
+// and returns stdout as it is.
+func kubectl(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	path := filepath.Join(cache(), "bin", "kubectl")
+	if _, err := os.Stat(path); err != nil {
+		path = "kubectl"
+	}
+	cmd := exec.CommandContext(ctx, path, append([]string{"-n", namespace}, args...)...)
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = stdin, &out, &errs, time.Second
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("kubectl %.200s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
+	}
+	return out.String(), nil
+}
+
+func do(ctx context.Context, args ...string) string {
+	GinkgoHelper()
+	out, err := kubectl(ctx, nil, args...)
+	Expect(err).NotTo(HaveOccurred())
+	return strings.TrimSpace(out)
+}
+
+func cache() string {
+	if dir := os.Getenv("FFPOD_CACHE"); dir != "" {
+		return dir
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		panic(err)
+	}
+	return filepath.Join(dir, "ffpod")
+}
+
+func say(format string, args ...any) { fmt.Printf("stack: %s\n", fmt.Sprintf(format, args...)) }
+
+// ready waits until all parts are up: after a deletion the Deployment's own word
+// may still be the one from before.
+func ready(ctx context.Context) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		pods, err := kubectl(ctx, nil, "get", "pods", "-o", `jsonpath={range .items[*]}{.metadata.labels.app\.kubernetes\.io/component}={.metadata.deletionTimestamp}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}`)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(strings.Fields(pods)).To(ConsistOf("server=True", "scheduler=True", "worker=True"))
+	}).WithContext(ctx).WithTimeout(readyBound).WithPolling(time.Second).Should(Succeed(), func() string {
+		out, _ := kubectl(ctx, nil, "get", "pods,events", "-o", "wide")
+		return out
+	})
+}
+
+// podOf is the name of a component's pod.
+func podOf(ctx context.Context, component string) string {
+	GinkgoHelper()
+	return do(ctx, "get", "pods", "-l", "app.kubernetes.io/component="+component, "-o", "jsonpath={.items[0].metadata.name}")
+}
+
+// decisions are how many commands the shim sent to workers since Jellyfin's start.
+func decisions(ctx context.Context) int {
+	GinkgoHelper()
+	return strings.Count(do(ctx, "exec", "deploy/jellyfin", "-c", "jellyfin", "--", "cat", "/tmp/decisions.log"), "remote")
+}
+
+// perform has a scenario done by a second server in Jellyfin's own container.
+func perform(ctx context.Context, scenario string, flavour jellyfin.Flavour) *jellyfin.Report {
+	GinkgoHelper()
+	order, err := json.Marshal(jellyfin.Order{
+		Scenario: scenario, Flavour: flavour, FFmpeg: "/opt/ffpod/ffmpeg", Bare: "/usr/lib/jellyfin-ffmpeg/ffmpeg", Config: "/config",
+		Within: 3 * time.Minute,
+	})
+	Expect(err).NotTo(HaveOccurred())
+	out, err := kubectl(ctx, bytes.NewReader(order), "exec", "-i", "deploy/jellyfin", "-c", "jellyfin", "--", "/jellyfin/simulator")
+	Expect(err).NotTo(HaveOccurred())
+	r := new(jellyfin.Report)
+	Expect(json.Unmarshal([]byte(out), r)).To(Succeed(), "%.300q", out)
+	return r
+}
+
+// calm waits until no worker runs an ffmpeg.
+func calm(ctx context.Context) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		pods, err := kubectl(ctx, nil, "get", "pods", "-l", "app.kubernetes.io/component=worker", "--field-selector=status.phase=Running", "-o", "name")
+		g.Expect(err).NotTo(HaveOccurred())
+		for _, pod := range strings.Fields(pods) {
+			programs, err := kubectl(ctx, nil, "exec", pod, "-c", "worker", "--", "/bin/sh", "-c", "readlink /proc/[0-9]*/exe; true")
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(programs).NotTo(ContainSubstring("ffmpeg"), pod)
+		}
+	}).WithContext(ctx).WithTimeout(promptly).WithPolling(500 * time.Millisecond).Should(Succeed())
+}
+
+var _ = Describe("Jellyfin from the minimal overlay", Ordered, func() {
+	BeforeAll(func(ctx SpecContext) {
+		Expect(os.Getenv("KUBECONFIG")).NotTo(BeEmpty(), "KUBECONFIG is not set; name a cluster's, e.g. that of `go run ./test/cluster up`")
+		say("make and load an image with a simulated server")
+		archive, err := makeImage(ctx, manifests.Root(), GinkgoT().TempDir(), image)
+		Expect(err).NotTo(HaveOccurred())
+		load := exec.CommandContext(ctx, "go", "run", "./test/cluster", "load", archive)
+		load.Dir = manifests.Root()
+		out, err := load.CombinedOutput()
+		Expect(err).NotTo(HaveOccurred(), string(out))
+
+		say("apply test/stack/overlay to namespace %s", namespace)
+		do(ctx, "apply", "--server-side", "--force-conflicts", "-k", overlay)
+		ready(ctx)
+		fill(ctx)
+	}, NodeTimeout(specBound))
+
+	AfterAll(func(ctx SpecContext) {
+		if os.Getenv("STACK_KEEP") == "1" {
+			say("STACK_KEEP=1: namespace %s stays", namespace)
+			return
+		}
+		_, _ = kubectl(ctx, nil, "label", "namespace", namespace, "ffpod.dev/keep-")
+		do(ctx, "delete", "--ignore-not-found", "clusterrolebinding/ffpod-stack-token-review", "namespace/"+namespace)
+	}, NodeTimeout(readyBound))
+
+	AfterEach(func(ctx SpecContext) {
+		if CurrentSpecReport().Failed() {
+			for _, part := range []string{"deploy/jellyfin", "deploy/ffpod-scheduler", "deploy/ffpod-cpu"} {
+				log, _ := kubectl(ctx, nil, "logs", part, "--all-containers", "--tail=40")
+				AddReportEntry(part, log, ReportEntryVisibilityFailureOrVerbose)
+			}
+			state, _ := kubectl(ctx, nil, "get", "pods,pvc,events", "-o", "wide")
+			AddReportEntry("state", state, ReportEntryVisibilityFailureOrVerbose)
+		}
+	}, NodeTimeout(readyBound))
+
+	It("starts with the shim as its ffmpeg, and is ready by its own word", func(ctx SpecContext) {
+		Expect(do(ctx, "logs", "deploy/jellyfin", "-c", "jellyfin")).To(ContainSubstring("23 processes"))
+		Expect(do(ctx, "exec", "deploy/jellyfin", "-c", "jellyfin", "--", "/opt/ffpod/ffpod", "jellyfin", "healthy")).To(BeEmpty())
+		files := strings.Fields(do(ctx, "exec", "deploy/jellyfin", "-c", "jellyfin", "--", "ls", "/config/config"))
+		Expect(files).To(ContainElements("encoding.xml", "network.xml", "system.xml"))
+	}, NodeTimeout(specBound))
+
+	It("gives one identity and one view of the files to both sides", func(ctx SpecContext) {
+		const look = `id; for d in /media /cache/transcodes /cache/tmp /cache/concat /config/data/subtitles /config/data/attachments; do stat -c '%n %u:%g %i' $d; done`
+		here := do(ctx, "exec", "deploy/jellyfin", "-c", "jellyfin", "--", "/bin/sh", "-c", look)
+		there := do(ctx, "exec", "deploy/ffpod-cpu", "-c", "worker", "--", "/bin/sh", "-c", look)
+		Expect(there).To(Equal(here))
+		_, err := kubectl(ctx, nil, "exec", "deploy/ffpod-cpu", "-c", "worker", "--", "/bin/sh", "-c", "ls /config/config || touch /media/x")
+		Expect(err).To(HaveOccurred(), "a worker sees Jellyfin's configuration, or may write to the library")
+	}, NodeTimeout(specBound))
+
+	It("plays a film, and seeks in it, on a worker", func(ctx SpecContext) {
+		before := decisions(ctx)
+		v := watch(ctx, "alice", 0)
+		Eventually(v.at).WithContext(ctx).WithTimeout(patience).Should(BeNumerically(">=", 4))
+		v.seek(200)
+		Eventually(v.at).WithContext(ctx).WithTimeout(patience).Should(BeNumerically(">=", 203))
+		v.seek(100)
+		Eventually(v.at).WithContext(ctx).WithTimeout(patience).Should(BeNumerically(">=", 103))
+		AddReportEntry(v.end(ctx))
+		Expect(v.failure()).NotTo(HaveOccurred())
+		Expect(decisions(ctx)).To(BeNumerically(">=", before+3))
+		calm(ctx)
+	}, NodeTimeout(specBound))
+
+	for _, scenario := range []string{"scan", "keyframes", "trickplay", "subtitles", "attachments", "image", "loudness", "progressive", "throttle"} {
+		It("serves Jellyfin's "+scenario, func(ctx SpecContext) {
+			Expect(perform(ctx, scenario, jellyfin.V12_0).Problems).To(BeEmpty())
+			calm(ctx)
+		}, NodeTimeout(specBound))
+	}
+
+	// A film goes on after each of these; a viewer repeats a request, no more.
+	for _, c := range []struct {
+		what  string
+		force func(ctx context.Context)
+	}{
+		{"Jellyfin is restarted", func(ctx context.Context) { do(ctx, "delete", "--wait=false", "pod", podOf(ctx, "server")) }},
+		{"the scheduler is restarted", func(ctx context.Context) { do(ctx, "rollout", "restart", "deploy/ffpod-scheduler") }},
+		{"the workers are restarted", func(ctx context.Context) { do(ctx, "rollout", "restart", "deploy/ffpod-cpu") }},
+		{"every pod is gone at once", func(ctx context.Context) {
+			do(ctx, "delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
+		}},
+	} {
+		It("plays on when "+c.what, func(ctx SpecContext) {
+			v := watch(ctx, "bob", 0)
+			Eventually(v.at).WithContext(ctx).WithTimeout(patience).Should(BeNumerically(">=", 3))
+			c.force(ctx)
+			at := v.at()
+			time.Sleep(2 * time.Second) // for what is on its way from before
+			Eventually(v.at).WithContext(ctx).WithTimeout(patience).Should(BeNumerically(">=", at+8), func() string {
+				return fmt.Sprint(v.failure(), v.end(ctx))
+			})
+			ready(ctx)
+			AddReportEntry(v.end(ctx))
+			calm(ctx)
+		}, NodeTimeout(specBound))
+	}
+
+	It("is not restarted by a new release of ffpod", func(ctx SpecContext) {
+		jellyfin, worker := podOf(ctx, "server"), podOf(ctx, "worker")
+		release := GinkgoT().TempDir()
+		base, err := filepath.Rel(release, overlay)
+		Expect(err).NotTo(HaveOccurred())
+		// The tag is the same image's: what counts is that the name has changed.
+		Expect(os.WriteFile(filepath.Join(release, "kustomization.yaml"), fmt.Appendf(nil,
+			"resources: [%s]\nimages: [{name: ffpod/ffpod, newName: ffpod/shim, newTag: dev}]\n", base), 0o600)).To(Succeed())
+		do(ctx, "apply", "--server-side", "--force-conflicts", "-k", release)
+		do(ctx, "rollout", "status", "deploy/ffpod-cpu", "--timeout=120s")
+		do(ctx, "rollout", "status", "deploy/ffpod-scheduler", "--timeout=120s")
+		ready(ctx)
+		Expect(podOf(ctx, "worker")).NotTo(Equal(worker), "the workers did not notice the release")
+		Expect(podOf(ctx, "server")).To(Equal(jellyfin))
+		do(ctx, "apply", "--server-side", "--force-conflicts", "-k", overlay)
+		do(ctx, "rollout", "status", "deploy/ffpod-cpu", "--timeout=120s")
+		ready(ctx)
+	}, NodeTimeout(specBound))
+
+	It("changes nothing when it is applied again", func(ctx SpecContext) {
+		before := versions(ctx)
+		do(ctx, "apply", "--server-side", "-k", overlay)
+		Expect(versions(ctx)).To(Equal(before))
+	}, NodeTimeout(specBound))
+
+	It("leaves claims, and nothing else, when it is removed; and finds them again", func(ctx SpecContext) {
+		do(ctx, "exec", "deploy/jellyfin", "-c", "jellyfin", "--", "/bin/sh", "-c", "echo kept > /config/data/library.db")
+		_, err := kubectl(ctx, nil, "delete", "--wait=true", "--timeout=120s", "-k", overlay)
+		Expect(err).To(MatchError(ContainSubstring("ffpod.dev/keep")), "who deletes is told why claims stay")
+		Eventually(func(g Gomega) {
+			left, err := kubectl(ctx, nil, "get", "pods,deployments,statefulsets,jobs,cronjobs,services,secrets,roles,rolebindings,networkpolicies,pvc", "-o", "name")
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(strings.Fields(left)).To(ConsistOf("persistentvolumeclaim/jellyfin-config", "persistentvolumeclaim/jellyfin-shared", "persistentvolumeclaim/jellyfin-media"))
+		}).WithContext(ctx).WithTimeout(readyBound).WithPolling(time.Second).Should(Succeed())
+		Expect(do(ctx, "get", "pvc", "-o", "jsonpath={.items[*].metadata.deletionTimestamp}")).To(BeEmpty())
+
+		do(ctx, "apply", "--server-side", "--force-conflicts", "-k", overlay)
+		ready(ctx)
+		Expect(do(ctx, "exec", "deploy/jellyfin", "-c", "jellyfin", "--", "cat", "/config/data/library.db")).To(Equal("kept"))
+	}, NodeTimeout(specBound))
+})
+
+// fill puts the library where Jellyfin has it.
+func fill(ctx context.Context) {
+	GinkgoHelper()
+	ffmpeg, err := exec.LookPath("ffmpeg")
+	Expect(err).NotTo(HaveOccurred(), "the library is made with ffmpeg; install it (apt-get install ffmpeg)")
+	library, err := jellyfin.MakeMedia(ctx, ffmpeg, cache())
+	Expect(err).NotTo(HaveOccurred())
+	pack := exec.CommandContext(ctx, "tar", "-C", library, "-cf", "-", "media")
+	archive, err := pack.StdoutPipe()
+	Expect(err).NotTo(HaveOccurred())
+	Expect(pack.Start()).To(Succeed())
+	_, err = kubectl(ctx, archive, "exec", "-i", "deploy/jellyfin", "-c", "jellyfin", "--", "tar", "-C", "/", "--no-same-owner", "--no-overwrite-dir", "-m", "-xf", "-")
+	Expect(err).NotTo(HaveOccurred())
+	Expect(pack.Wait()).To(Succeed())
+}
+
+// versions are the generations of what has one and the resource versions of the
+// rest, of all that the overlay makes.
+func versions(ctx context.Context) map[string]string {
+	GinkgoHelper()
+	objects, err := manifests.Render("test/stack/overlay")
+	Expect(err).NotTo(HaveOccurred())
+	all := map[string]string{}
+	for _, o := range objects {
+		kind := strings.ToLower(o.GetKind())
+		if group := o.GroupVersionKind().Group; group != "" {
+			kind += "." + group
+		}
+		version := do(ctx, "get", kind, o.GetName(), "-o", "jsonpath={.metadata.generation}/{.metadata.resourceVersion}")
+		generation, resource, _ := strings.Cut(version, "/")
+		if generation != "" {
+			resource = "-" // its status may have changed
+		}
+		all[kind+"/"+o.GetName()] = generation + "/" + resource
+	}
+	return all
+}
