@@ -1,6 +1,7 @@
 package jellyfin
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -122,12 +123,16 @@ func (s *Server) left() []string {
 	return left
 }
 
-// empty makes a directory without anything in it.
+// empty makes a directory without anything in it. It may be a mount.
 func empty(dir string) error {
-	if err := os.RemoveAll(dir); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return os.MkdirAll(dir, 0o755)
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 // size is that of a file now, -1 if there is none.

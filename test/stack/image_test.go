@@ -77,7 +77,7 @@ func layerOf(program string) ([]byte, error) {
 		put(tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755}, nil)
 	}
 	put(tar.Header{Typeflag: tar.TypeReg, Name: "jellyfin/jellyfin", Mode: 0o755}, content)
-	put(tar.Header{Typeflag: tar.TypeLink, Name: "jellyfin/simulator", Linkname: "jellyfin/jellyfin"}, nil)
+	put(tar.Header{Typeflag: tar.TypeLink, Name: "jellyfin/simulator", Linkname: "jellyfin/jellyfin", Mode: 0o755}, nil)
 	for _, program := range []string{"ffmpeg", "ffprobe"} {
 		put(tar.Header{Typeflag: tar.TypeSymlink, Name: "usr/lib/jellyfin-ffmpeg/" + program, Linkname: "/usr/bin/" + program}, nil)
 	}
