@@ -93,6 +93,32 @@ func TestBuildAgain(t *testing.T) {
 	}
 }
 
+// Scanners read of what packages an image's files are, and users what release its
+// binaries are.
+func TestSaysWhatItIs(t *testing.T) {
+	root, out := workTree(t), t.TempDir()
+	put(t, filepath.Join(root, "cmd/ffpod/main.go"), "package main\n\nvar version string\n\nfunc main() { println(version) }\n")
+	runBuild(t, root, t.TempDir(), out, "-version", "v9.8.7-test")
+	files := contents(t, image(t, out, "worker"))
+	libc := files["var/lib/dpkg/status.d/libc6"]
+	if libc == nil || field(string(libc.body), "Version") != packageVersion(t.Context(), "libc6") {
+		t.Errorf("libc6 is not described: %v", libc)
+	}
+	for _, library := range []string{"libacl1", "libselinux1"} { // what coreutils needs
+		if files["var/lib/dpkg/status.d/"+library] == nil {
+			t.Errorf("%s is not described", library)
+		}
+	}
+	for name := range files {
+		if name, ok := strings.CutPrefix(name, "var/lib/dpkg/status.d/"); ok && (name == "apt" || name == "dpkg") {
+			t.Errorf("%s is described, and not in the image", name)
+		}
+	}
+	if !bytes.Contains(contents(t, image(t, out, "ffpod"))["ffpod/ffpod"].body, []byte("v9.8.7-test")) {
+		t.Error("the binary does not know its version")
+	}
+}
+
 func TestBuildForAnotherArchitecture(t *testing.T) {
 	goarch, machine := "arm64", elf.EM_AARCH64
 	if runtime.GOARCH == goarch {

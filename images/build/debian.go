@@ -64,6 +64,9 @@ func debianTree(ctx context.Context, packages []string, say func(string, ...any)
 			return nil, fmt.Errorf("package %s: %w", name, err)
 		}
 	}
+	if err := h.addStatus("/var/lib/dpkg"); err != nil {
+		return nil, fmt.Errorf("describe the packages: %w", err)
+	}
 	h.tree["/tmp"] = entry{mode: fs.ModeDir | fs.ModeSticky | 0o777}
 	h.tree["/var/tmp"] = entry{mode: fs.ModeDir | fs.ModeSticky | 0o777}
 	return h.tree, nil
@@ -128,6 +131,60 @@ func (h *host) addPackage(ctx context.Context, name string) error {
 		}
 	}
 	return nil
+}
+
+// addStatus says in the image which packages its files are of, where scanners for
+// vulnerabilities look in images without dpkg: one stanza each in status.d. A
+// library that came because a program needs it brings its package's.
+func (h *host) addStatus(admin string) error {
+	text, err := os.ReadFile(filepath.Join(admin, "status"))
+	if err != nil {
+		return err
+	}
+	for _, stanza := range strings.Split(strings.TrimSpace(string(text)), "\n\n") {
+		name, architecture := field(stanza, "Package"), field(stanza, "Architecture")
+		if field(stanza, "Status") != "install ok installed" {
+			continue
+		}
+		list, err := os.ReadFile(filepath.Join(admin, "info", name+".list"))
+		if errors.Is(err, fs.ErrNotExist) { // may be there for several architectures
+			list, err = os.ReadFile(filepath.Join(admin, "info", name+":"+architecture+".list"))
+		}
+		if err != nil {
+			return fmt.Errorf("package %s: %w", name, err)
+		}
+		if !slices.ContainsFunc(strings.Split(string(list), "\n"), h.holds) {
+			continue
+		}
+		file := "/var/lib/dpkg/status.d/" + name
+		if _, ok := h.tree[file]; ok {
+			file += ":" + architecture
+		}
+		h.tree[file] = entry{mode: 0o644, text: []byte(stanza + "\n")}
+		h.tree.addParents(file)
+	}
+	return nil
+}
+
+// holds says whether a file that dpkg lists is in the tree; dpkg may list it below
+// /lib or /bin, which are links.
+func (h *host) holds(file string) bool {
+	for _, name := range []string{file, "/usr" + file} {
+		if e, ok := h.tree[name]; ok && e.mode.IsRegular() {
+			return true
+		}
+	}
+	return false
+}
+
+// field is one of a stanza's, which must stand on one line.
+func field(stanza, name string) string {
+	for _, line := range strings.Split(stanza, "\n") {
+		if value, ok := strings.CutPrefix(line, name+": "); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 func isLeftOut(file string) bool {

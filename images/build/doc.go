@@ -29,6 +29,7 @@
 // A Debian package becomes its own files without documentation, and the shared
 // libraries that these name, with the links that lead there: a third of what
 // apt would install, for what a library merely recommends stays out.
+// /var/lib/dpkg/status.d names the packages, for scanners.
 //
 // # Layers
 //

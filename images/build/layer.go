@@ -25,7 +25,8 @@ import (
 type entry struct {
 	mode   fs.FileMode // type and permission bits
 	link   string      // of a symbolic link
-	source string      // of a file: where its content is
+	source string      // of a file: where its content is …
+	text   []byte      // … or the content itself
 }
 
 // tree is what one instruction adds, by absolute path in the image.
@@ -71,6 +72,9 @@ func (t tree) key(by identity) (string, error) {
 	for _, name := range t.names() {
 		e := t[name]
 		fmt.Fprintf(h, "%q %o %q", name, e.mode, e.link)
+		if e.text != nil {
+			fmt.Fprintf(h, " %q", e.text)
+		}
 		if e.source != "" {
 			if err := hashSource(h, e.source, by); err != nil {
 				return "", err
@@ -127,6 +131,13 @@ func (t tree) writeEntry(tw *tar.Writer, name string) error {
 	case e.mode&fs.ModeSymlink != 0:
 		h.Typeflag, h.Linkname = tar.TypeSymlink, e.link
 		return tw.WriteHeader(h)
+	case e.source == "":
+		h.Typeflag, h.Size = tar.TypeReg, int64(len(e.text))
+		if err := tw.WriteHeader(h); err != nil {
+			return err
+		}
+		_, err := tw.Write(e.text)
+		return err
 	}
 	f, err := os.Open(e.source)
 	if err != nil {

@@ -46,12 +46,13 @@ var aliases = map[string][]string{"ffpod": {"shim"}}
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("images/build", flag.ContinueOnError)
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "usage: go run ./images/build -o DIRECTORY [-C SOURCE] [-platform linux/ARCH] [-tag TAG] [ffpod] [worker]")
+		fmt.Fprintln(flags.Output(), "usage: go run ./images/build -o DIRECTORY [-C SOURCE] [-platform linux/ARCH] [-tag TAG] [-version VERSION] [ffpod] [worker]")
 		flags.PrintDefaults()
 	}
 	out := flags.String("o", "", "directory for the archives NAME.tar (NAME-ARCH.tar for another architecture)")
 	platform := flags.String("platform", "linux/"+runtime.GOARCH, "linux/amd64 or linux/arm64")
 	tag := flags.String("tag", "dev", "tag of the images")
+	version := flags.String("version", "", "what the binaries call themselves; default: as the Dockerfiles say")
 	source := flags.String("C", "", "directory of the source tree; default: this one")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -76,14 +77,13 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return build(ctx, work, *out, *tag, goarch, wanted, stdout)
+	return build(ctx, &builder{context: work, tag: *tag, version: *version, goarch: goarch}, *out, wanted, stdout)
 }
 
-// build makes the wanted images of the source tree work, or all that can be made
-// here.
-func build(ctx context.Context, work, out, tag, goarch string, wanted []string, stdout io.Writer) error {
+// build makes the wanted images, or all that can be made here.
+func build(ctx context.Context, b *builder, out string, wanted []string, stdout io.Writer) error {
 	began := time.Now()
-	if _, err := os.Stat(filepath.Join(work, "images", "ffpod", "Dockerfile")); err != nil {
+	if _, err := os.Stat(filepath.Join(b.context, "images", "ffpod", "Dockerfile")); err != nil {
 		return fmt.Errorf("%w; run this in the root of the repository, or name one with -C", err)
 	}
 	cache, unlock, err := openCache(ctx)
@@ -94,9 +94,9 @@ func build(ctx context.Context, work, out, tag, goarch string, wanted []string, 
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return fmt.Errorf("make output directory: %w", err)
 	}
-	b := &builder{context: work, cache: cache, goarch: goarch, tag: tag, built: map[string]*rootfs{},
-		say: func(format string, args ...any) { fmt.Fprintf(stdout, "  "+format+"\n", args...) }}
-	fmt.Fprintf(stdout, "building images for linux/%s (first time 1-3 minutes, unchanged 1-3 seconds)\n", goarch)
+	b.cache, b.built = cache, map[string]*rootfs{}
+	b.say = func(format string, args ...any) { fmt.Fprintf(stdout, "  "+format+"\n", args...) }
+	fmt.Fprintf(stdout, "building images for linux/%s (first time 1-3 minutes, unchanged 1-3 seconds)\n", b.goarch)
 	for _, image := range images {
 		isWanted := len(wanted) == 0 || slices.Contains(wanted, image)
 		if !isWanted && image != "ffpod" {
@@ -114,12 +114,12 @@ func build(ctx context.Context, work, out, tag, goarch string, wanted []string, 
 			continue
 		}
 		file := image + ".tar"
-		if goarch != runtime.GOARCH {
-			file = image + "-" + goarch + ".tar"
+		if b.goarch != runtime.GOARCH {
+			file = image + "-" + b.goarch + ".tar"
 		}
 		var tags []string
 		for _, n := range append([]string{image}, aliases[image]...) {
-			tags = append(tags, "ffpod/"+n+":"+tag)
+			tags = append(tags, "ffpod/"+n+":"+b.tag)
 		}
 		if err := b.archive(img, tags, filepath.Join(out, file)); err != nil {
 			return err

@@ -33,6 +33,7 @@ type builder struct {
 	cache   string
 	goarch  string
 	tag     string
+	version string             // of the binaries; empty: the Dockerfile's
 	built   map[string]*rootfs // by repository, for FROM ffpod/…
 	say     func(string, ...any)
 }
@@ -171,6 +172,8 @@ func (b *builder) arg(r *rootfs, in instruction, global map[string]string) error
 		value = "linux"
 	case name == "TARGETARCH":
 		value = b.goarch
+	case name == "VERSION" && b.version != "":
+		value = b.version
 	case !set:
 		var ok bool
 		if value, ok = global[name]; !ok {
