@@ -123,5 +123,8 @@ images: ## Both images without Docker, into out/images, and into the local clust
 	@go run ./images/build -o out/images
 	@$(if $(OWN_CLUSTER),go run ./test/demo -images out/images,go run ./test/cluster load out/images/ffpod.tar out/images/worker.tar)
 
+release: ## Everything of VERSION=v0.x.y into out/release: docs/release.md. OFFLINE=1: no vulnerability gate
+	go run ./images/release build -o out/release/$(VERSION) $(if $(OFFLINE),-offline) $(VERSION) $(WORKERS)
+
 clean: ## What make produced in the work tree
 	rm -rf bin out
