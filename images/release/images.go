@@ -104,7 +104,6 @@ func (r *release) writeImages(out string, all []image) ([]published, error) {
 	}
 	var done []published
 	parts := map[string][]v1.Descriptor{} // by platform, the top of its archive
-	var indexes []v1.Hash
 	for _, name := range images {
 		index := mutate.Annotations(empty.Index, r.annotations()).(v1.ImageIndex)
 		var here []string
@@ -144,7 +143,6 @@ func (r *release) writeImages(out string, all []image) ([]published, error) {
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", name, err)
 		}
-		indexes = append(indexes, digest)
 		for _, n := range names[name] {
 			if err := to.AppendIndex(index, layout.WithAnnotations(named(fullHome+n+":"+r.version))); err != nil {
 				return nil, fmt.Errorf("write image %s: %w", n, err)
