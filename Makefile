@@ -37,7 +37,7 @@ build-arm64: ## Compile every binary for arm64 too
 
 unit: ## Fast tests, no root and no cluster: 2 min
 	go vet ./...
-	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./kustomize/... ./test/house ./test/manifests ./test/chaos ./test/postgres
+	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./kustomize/... ./test/docs ./test/house ./test/manifests ./test/chaos ./test/postgres
 
 race: ## The fast tests under the race detector
 	go test -short -race ./cmd/... ./podexec/... ./scheduler/...
