@@ -24,6 +24,9 @@ func prepare(work, version string, stdout io.Writer) error {
 	if err := checkVersion(version); err != nil {
 		return err
 	}
+	if _, err := changelog(work, version); err != nil {
+		return err
+	}
 	changed := 0
 	err := walkManifests(work, func(name string, text []byte) error {
 		now := own.ReplaceAll(text, []byte("${1}"+home+"${2}:"+version))
@@ -38,9 +41,6 @@ func prepare(work, version string, stdout io.Writer) error {
 	}
 	if changed == 0 {
 		return fmt.Errorf("nothing below kustomize/ changed: is it %s already?", version)
-	}
-	if _, err := changelog(work, version); err != nil {
-		return err
 	}
 	fmt.Fprintf(stdout, "%d files name %s; now: go test ./test/manifests -update, commit, tag\n", changed, version)
 	return nil

@@ -711,13 +711,14 @@ func TestSignature(t *testing.T) {
 	}
 }
 
-// A real release of this commit: both platforms, the real images, twice.
+// A real release of this commit: both platforms, the real images, and the same
+// bytes from another directory with nothing cached but Go's packages.
 func TestWhole(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds every image for two platforms, twice")
 	}
 	work := filepath.Join(t.TempDir(), "work")
-	gitRun(t, ".", "clone", "-q", "../..", work)
+	gitRun(t, ".", "clone", "-q", "--no-local", "../..", work)
 	file := filepath.Join(work, "CHANGELOG.md")
 	put(t, file, strings.Replace(read(t, file), "## Unreleased\n", "## Unreleased\n\n## v1.2.3\n", 1))
 	if err := prepare(work, version, t.Output()); err != nil {
@@ -726,7 +727,12 @@ func TestWhole(t *testing.T) {
 	commit(t, work)
 	gitRun(t, work, "tag", version)
 	var all []string
-	for range 2 {
+	again := filepath.Join(t.TempDir(), "elsewhere", "again")
+	gitRun(t, ".", "clone", "-q", "--no-local", "--branch", version, work, again)
+	for _, work := range []string{work, again} {
+		if work == again {
+			t.Setenv("FFPOD_CACHE", t.TempDir())
+		}
 		out := filepath.Join(t.TempDir(), version)
 		began := time.Now()
 		r := &release{work: work, out: out, version: version, offline: true, stdout: t.Output()}
