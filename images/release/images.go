@@ -49,6 +49,7 @@ func load(archives []string, version string) ([]image, error) {
 		if len(manifest) != 1 {
 			return nil, fmt.Errorf("archive %s: it holds %d images, want one", file, len(manifest))
 		}
+		slices.Sort(manifest[0].RepoTags) // they come in any order
 		i := image{}
 		for _, name := range images {
 			if slices.Contains(manifest[0].RepoTags, home+name+":"+version) {
