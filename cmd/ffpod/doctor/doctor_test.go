@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,6 +50,7 @@ type install struct {
 	version                       versions.Info
 	forbidden                     []string // resources
 	files                         map[string]string
+	written                       sync.Map // token by file, between a writer and who waits for it
 	status                        api.Status
 	exec                          func(pod string, args []string) (Output, bool)
 }
@@ -222,11 +224,10 @@ func (x *install) patient(t *testing.T) *Patient {
 	p := &Patient{Client: client, Namespace: "media", Now: func() time.Time { return now },
 		Status: func(context.Context) (api.Status, error) { return x.status, nil }}
 	p.Exec = func(_ context.Context, pod, _ string, args ...string) (Output, error) { return x.run(pod, args) }
-	var wrote string
 	p.Watch = func(ctx context.Context, _, _ string, line func(string), args ...string) error {
 		line("watching")
 		for range 200 {
-			if wrote = x.files["written "+args[len(args)-2]]; wrote != "" {
+			if _, there := x.written.Load(args[len(args)-2]); there {
 				line("seen 1000:1000")
 				return nil
 			}
@@ -263,7 +264,7 @@ func (x *install) run(pod string, args []string) (Output, error) {
 	case strings.HasSuffix(args[0], "ffmpeg"):
 		return Output{Stdout: "ffmpeg version 7.1.3-Jellyfin Copyright"}, nil
 	case args[0] == "sh" && args[2] == writeScript:
-		x.files["written "+args[4]] = args[5]
+		x.written.Store(args[4], args[5])
 		return Output{Stdout: "written 1000:1000\n"}, nil
 	case args[0] == "sh":
 		return Output{Stdout: "123 456\n"}, nil

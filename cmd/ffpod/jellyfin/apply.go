@@ -179,9 +179,26 @@ func running(ctx context.Context, config string) string {
 	}
 	comms, _ := filepath.Glob("/proc/[0-9]*/comm")
 	for _, name := range comms {
-		if b, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(b)) == "jellyfin" {
+		if b, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(b)) == "jellyfin" && has(filepath.Dir(name), config) {
 			return "process " + filepath.Base(filepath.Dir(name))
 		}
 	}
 	return ""
+}
+
+// has tells whether a process has the directory as its /config, or as what it is
+// called here: a node sees the Jellyfin of every pod. One that does not let itself
+// be looked at may have it.
+func has(process, config string) bool {
+	ours, err := os.Stat(config)
+	if err != nil {
+		return true
+	}
+	for _, name := range []string{"/config", config} {
+		theirs, err := os.Stat(filepath.Join(process, "root", name))
+		if errors.Is(err, fs.ErrPermission) || err == nil && os.SameFile(ours, theirs) {
+			return true
+		}
+	}
+	return false
 }
