@@ -61,7 +61,7 @@ integration: ## Every two components together; caches of file systems; scheduler
 e2e: ## Everything end to end, as local, warm and Job. FOCUS='regexp' selects specs
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/e2e
 
-stack: ## Jellyfin's deployment, with a simulated server in its place: play, restart, cut the power, remove: 6 min
+stack: ## Jellyfin's deployment, with a simulated server in its place: play, restart, cut the power, remove: 3 min
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/stack
 
 # Chaos breaks the parts of a cluster: only the local one's, which then has two nodes.
