@@ -85,13 +85,9 @@ func check(dir string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	root, err := layout.ImageIndexFromPath(filepath.Join(dir, "oci"))
+	root, manifest, err := openLayout(dir)
 	if err != nil {
-		return fmt.Errorf("OCI layout: %w", err)
-	}
-	manifest, err := root.IndexManifest()
-	if err != nil {
-		return fmt.Errorf("OCI layout: %w", err)
+		return err
 	}
 	known := map[string]v1.Hash{}
 	for _, d := range manifest.Manifests {
@@ -242,4 +238,17 @@ func untar(file string, visit func(name string, body []byte) error) error {
 			return err
 		}
 	}
+}
+
+// openLayout reads a release's images: the layout's index, and what that lists.
+func openLayout(dir string) (v1.ImageIndex, *v1.IndexManifest, error) {
+	root, err := layout.ImageIndexFromPath(filepath.Join(dir, "oci"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("OCI layout: %w", err)
+	}
+	manifest, err := root.IndexManifest()
+	if err != nil {
+		return nil, nil, fmt.Errorf("OCI layout: %w", err)
+	}
+	return root, manifest, nil
 }

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -25,13 +23,9 @@ func push(ctx context.Context, dir, registry string, stdout io.Writer) error {
 	if err := check(dir, io.Discard); err != nil {
 		return err
 	}
-	root, err := layout.ImageIndexFromPath(filepath.Join(dir, "oci"))
+	root, manifest, err := openLayout(dir)
 	if err != nil {
-		return fmt.Errorf("OCI layout: %w", err)
-	}
-	manifest, err := root.IndexManifest()
-	if err != nil {
-		return fmt.Errorf("OCI layout: %w", err)
+		return err
 	}
 	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("ffpod")}
 	pusher, err := remote.NewPusher(options...)
