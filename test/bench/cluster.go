@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 
 	"github.com/ffpod/ffpod/test/bench/agent"
+	"github.com/ffpod/ffpod/test/kubectl"
 )
 
 const (
@@ -76,8 +77,9 @@ func prepare(ctx context.Context, namespace string) (*cluster, error) {
 	if c.client, err = kubernetes.NewForConfig(c.config); err != nil {
 		return nil, err
 	}
-	if c.kubectl, err = findKubectl(); err != nil {
-		return nil, err
+	c.kubectl = kubectl.New(c.namespace).Path
+	if _, err := exec.LookPath(c.kubectl); err != nil {
+		return nil, fmt.Errorf("kubectl is one of the baselines: %w; install it, or set FFPOD_CACHE to where test/cluster keeps its own", err)
 	}
 	if err := c.find(ctx); err != nil {
 		return nil, err
@@ -91,18 +93,6 @@ func prepare(ctx context.Context, namespace string) (*cluster, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-func findKubectl() (string, error) {
-	cached := filepath.Join(os.Getenv("FFPOD_CACHE"), "bin", "kubectl")
-	if _, err := os.Stat(cached); err == nil {
-		return cached, nil
-	}
-	path, err := exec.LookPath("kubectl")
-	if err != nil {
-		return "", errors.New("kubectl is not in PATH and it is one of the baselines: install it, or set FFPOD_CACHE to where test/cluster keeps its own")
-	}
-	return path, nil
 }
 
 // find looks for the demo's pods.

@@ -13,10 +13,12 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/ffpod/ffpod/test/kubectl"
 )
 
 // deploy applies the overlay as a user would and waits until it works.
-func deploy(ctx context.Context, k *kubectl) error {
+func deploy(ctx context.Context, k kubectl.Client) error {
 	overlay, err := overlayFor(ctx, k)
 	if err != nil {
 		return err
@@ -41,8 +43,8 @@ func deploy(ctx context.Context, k *kubectl) error {
 }
 
 // overlayFor knows the clusters whose default storage cannot be shared by nodes.
-func overlayFor(ctx context.Context, k *kubectl) (string, error) {
-	current, err := k.context(ctx)
+func overlayFor(ctx context.Context, k kubectl.Client) (string, error) {
+	current, err := contextOf(ctx, k)
 	if err != nil {
 		return "", err
 	}
@@ -54,7 +56,7 @@ func overlayFor(ctx context.Context, k *kubectl) (string, error) {
 	return "kustomize/overlays/demo", nil
 }
 
-func apply(ctx context.Context, k *kubectl, overlay string) error {
+func apply(ctx context.Context, k kubectl.Client, overlay string) error {
 	render := exec.CommandContext(ctx, "go", "tool", "kustomize", "build", overlay)
 	var errs bytes.Buffer
 	render.Stderr = &errs
@@ -62,20 +64,20 @@ func apply(ctx context.Context, k *kubectl, overlay string) error {
 	if err != nil {
 		return fmt.Errorf("kustomize build %s: %w: %s", overlay, err, strings.TrimSpace(errs.String()))
 	}
-	_, err = k.run(ctx, bytes.NewReader(manifests), "apply", "-f", "-")
+	_, err = k.Run(ctx, bytes.NewReader(manifests), "apply", "-f", "-")
 	return err
 }
 
 // stampImages rolls the Deployments when the content behind their tag changed: a
 // tag that stays the same tells Kubernetes nothing.
-func stampImages(ctx context.Context, k *kubectl) error {
+func stampImages(ctx context.Context, k kubectl.Client) error {
 	stamp, err := imagesDigest("out/images")
 	if err != nil {
 		return err
 	}
 	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"demo/images":%q}}}}}`, stamp)
 	for _, name := range []string{"ffpod-scheduler", "ffpod-cpu", "ffpod-nvidia", "ffpod-client"} {
-		if _, err := k.run(ctx, nil, "-n", namespace, "patch", "deploy", name, "--type=strategic", "-p", patch); err != nil {
+		if _, err := k.Run(ctx, nil, "patch", "deploy", name, "--type=strategic", "-p", patch); err != nil {
 			return err
 		}
 	}
@@ -106,12 +108,12 @@ func imagesDigest(dir string) (string, error) {
 const rolloutBound = 3 * time.Minute
 
 // rollout waits for a Deployment; what keeps it is said while it waits.
-func rollout(ctx context.Context, k *kubectl, name string) error {
+func rollout(ctx context.Context, k kubectl.Client, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, rolloutBound)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		_, err := k.run(ctx, nil, "-n", namespace, "rollout", "status", "deploy/"+name, "--timeout="+rolloutBound.String())
+		_, err := k.Run(ctx, nil, "rollout", "status", "deploy/"+name, "--timeout="+rolloutBound.String())
 		done <- err
 	}()
 	tick := time.NewTicker(10 * time.Second)
@@ -134,9 +136,9 @@ func rollout(ctx context.Context, k *kubectl, name string) error {
 }
 
 // reasons are Kubernetes' own words for pods that do not run.
-func reasons(ctx context.Context, k *kubectl) string {
+func reasons(ctx context.Context, k kubectl.Client) string {
 	const path = `{range .items[*]}{.metadata.name}{"\t"}{range .status.conditions[?(@.status=="False")]}{.message}{" "}{end}{range .status.containerStatuses[*]}{.state.waiting.reason}{" "}{.state.waiting.message}{end}{"\n"}{end}`
-	out, err := k.run(ctx, nil, "-n", namespace, "get", "pods", "--field-selector=status.phase!=Succeeded", "-o", "jsonpath="+path)
+	out, err := k.Run(ctx, nil, "get", "pods", "--field-selector=status.phase!=Succeeded", "-o", "jsonpath="+path)
 	if err != nil {
 		return ""
 	}
@@ -152,8 +154,8 @@ func reasons(ctx context.Context, k *kubectl) string {
 
 // bringImages loads the archives into a cluster that is the user's own, with the
 // loader of its kind, or says how.
-func bringImages(ctx context.Context, k *kubectl, dir string) error {
-	current, err := k.context(ctx)
+func bringImages(ctx context.Context, k kubectl.Client, dir string) error {
+	current, err := contextOf(ctx, k)
 	if err != nil {
 		return err
 	}

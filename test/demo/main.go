@@ -18,6 +18,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/ffpod/ffpod/test/kubectl"
 )
 
 const namespace = "ffpod-demo"
@@ -36,7 +38,7 @@ func run(ctx context.Context, args []string) int {
 	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
 		return 2
 	}
-	k := newKubectl()
+	k := kubectl.New(namespace)
 	if *images != "" {
 		return report(bringImages(ctx, k, *images))
 	}
@@ -50,11 +52,11 @@ func run(ctx context.Context, args []string) int {
 		return report(err)
 	}
 	if bad := countBad(results); bad > 0 {
-		return report(fmt.Errorf("%d of %d verdicts are bad; the scheduler's words: %s -n %s logs deploy/ffpod-scheduler", bad, len(results), k.name(), namespace))
+		return report(fmt.Errorf("%d of %d verdicts are bad; the scheduler's words: %s -n %s logs deploy/ffpod-scheduler", bad, len(results), k, namespace))
 	}
 	fmt.Printf("\nAll good, in %s. The cluster stays up; `make demo-down` removes it. Try next:\n\n", time.Since(began).Round(time.Second))
-	if k.local {
-		fmt.Printf("  export KUBECONFIG=%s PATH=%s:$PATH\n\n", localConfig, filepath.Dir(k.path))
+	if k.Local() {
+		fmt.Printf("  export KUBECONFIG=%s PATH=%s:$PATH\n\n", kubectl.LocalConfig, filepath.Dir(k.Path))
 	}
 	for _, hint := range []string{
 		"exec -it deploy/ffpod-client -- bash    # ffmpeg in there runs on other pods",

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/ffpod/ffpod/test/kubectl"
 )
 
 // result is one row of the table.
@@ -32,10 +34,10 @@ fi
 /usr/bin/ffprobe -v error -show_entries format=duration -of csv=p=0 ` + film
 
 // runSteps runs every step even when one is bad.
-func runSteps(ctx context.Context, k *kubectl) ([]result, error) {
+func runSteps(ctx context.Context, k kubectl.Client) ([]result, error) {
 	fmt.Println("\nthe main job, in the client pod:")
 	if err := step("make a two-minute H.264/AAC film (first time 15 s)", func() error {
-		_, err := k.inClient(ctx, makeFilm)
+		_, err := inClient(ctx, k, makeFilm)
 		return err
 	}); err != nil {
 		return nil, err
@@ -43,12 +45,12 @@ func runSteps(ctx context.Context, k *kubectl) ([]result, error) {
 	var all []result
 	for _, s := range []struct {
 		what, title string
-		run         func(context.Context, *kubectl) result
+		run         func(context.Context, kubectl.Client) result
 	}{
-		{"HLS, warm worker", "(a) HLS transcode on a warm worker (15 s)", func(ctx context.Context, k *kubectl) result {
+		{"HLS, warm worker", "(a) HLS transcode on a warm worker (15 s)", func(ctx context.Context, k kubectl.Client) result {
 			return transcode(ctx, k, "warm", "cpu")
 		}},
-		{"HLS, Job with a GPU", "(b) the same as a Job that requests nvidia.com/gpu (20 s)", func(ctx context.Context, k *kubectl) result {
+		{"HLS, Job with a GPU", "(b) the same as a Job that requests nvidia.com/gpu (20 s)", func(ctx context.Context, k kubectl.Client) result {
 			return transcode(ctx, k, "job", "nvidia")
 		}},
 		{"ffprobe -of json", "(c) ffprobe -of json", probe},
@@ -70,9 +72,9 @@ func runSteps(ctx context.Context, k *kubectl) ([]result, error) {
 }
 
 // transcode makes HLS and waits for its first segment as a player does.
-func transcode(ctx context.Context, k *kubectl, policy, class string) result {
+func transcode(ctx context.Context, k kubectl.Client, policy, class string) result {
 	dir := "/cache/ffpod-demo/" + policy
-	out, err := k.inClient(ctx, `
+	out, err := inClient(ctx, k, `
 rm -rf `+dir+`; mkdir -p `+dir+`
 now() { date +%s.%N; }
 begin=$(now)
@@ -110,8 +112,8 @@ tail -n 3 `+dir+`/log`)
 	return r
 }
 
-func probe(ctx context.Context, k *kubectl) result {
-	out, err := k.inClient(ctx, timed(`ffprobe -v error -of json -show_format -show_streams `+film))
+func probe(ctx context.Context, k kubectl.Client) result {
+	out, err := inClient(ctx, k, timed(`ffprobe -v error -of json -show_format -show_streams `+film))
 	r, body := split(out, err)
 	r.where = "local (ffprobe reads only the media)"
 	var parsed struct {
@@ -127,13 +129,13 @@ func probe(ctx context.Context, k *kubectl) result {
 	return r
 }
 
-func pipe(ctx context.Context, k *kubectl) result {
+func pipe(ctx context.Context, k kubectl.Client) result {
 	const command = `ffmpeg -nostdin -v error -i ` + film + ` -map 0:v -c copy -fflags +bitexact -f mpegts - | sha256sum`
-	local, err := k.inClient(ctx, "/usr/bin/"+command)
+	local, err := inClient(ctx, k, "/usr/bin/"+command)
 	if err != nil {
 		return result{bad: err.Error()}
 	}
-	out, err := k.inClient(ctx, timed(`FFPOD_MODE=remote FFPOD_FALLBACK=fail FFPOD_POLICY=warm `+command))
+	out, err := inClient(ctx, k, timed(`FFPOD_MODE=remote FFPOD_FALLBACK=fail FFPOD_POLICY=warm `+command))
 	r, body := split(out, err)
 	r.where = lastWhere(ctx, k)
 	if r.bad == "" && strings.TrimSpace(body) != strings.TrimSpace(local) {
@@ -142,13 +144,13 @@ func pipe(ctx context.Context, k *kubectl) result {
 	return r
 }
 
-func failing(ctx context.Context, k *kubectl) result {
+func failing(ctx context.Context, k kubectl.Client) result {
 	const command = `ffmpeg -nostdin -hide_banner -v error -i /media/ffpod-demo/there-is-no-such-film.mkv -c:v libx264 -f null - 2>&1`
-	local, err := k.inClient(ctx, "code=0; /usr/bin/"+command+" || code=$?; echo code $code")
+	local, err := inClient(ctx, k, "code=0; /usr/bin/"+command+" || code=$?; echo code $code")
 	if err != nil {
 		return result{bad: err.Error()}
 	}
-	out, err := k.inClient(ctx, timed(`FFPOD_MODE=remote FFPOD_FALLBACK=fail FFPOD_POLICY=warm `+command))
+	out, err := inClient(ctx, k, timed(`FFPOD_MODE=remote FFPOD_FALLBACK=fail FFPOD_POLICY=warm `+command))
 	r, body := split(out, err)
 	r.where = lastWhere(ctx, k)
 	if r.bad == "" && body+"code "+r.exit != strings.TrimSpace(local) {
@@ -181,8 +183,8 @@ func seconds(begin, end string) string {
 }
 
 // lastWhere reads where the newest session ran from the scheduler's audit line.
-func lastWhere(ctx context.Context, k *kubectl) string {
-	out, err := k.run(ctx, nil, "-n", namespace, "logs", "deploy/ffpod-scheduler", "--tail=50")
+func lastWhere(ctx context.Context, k kubectl.Client) string {
+	out, err := k.Run(ctx, nil, "logs", "deploy/ffpod-scheduler", "--tail=50")
 	if err != nil {
 		return "unknown: " + err.Error()
 	}

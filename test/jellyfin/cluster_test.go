@@ -16,6 +16,7 @@ import (
 
 	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/test/jellyfin"
+	cluster "github.com/ffpod/ffpod/test/kubectl"
 	"github.com/ffpod/ffpod/test/manifests"
 )
 
@@ -27,21 +28,11 @@ const (
 	calmBound  = 45 * time.Second // until nothing of a scenario is left on a worker
 )
 
-// kubectl runs the local cluster's or the one in PATH, in the suite's namespace.
+// kubectl is a call in the suite's namespace; it returns stdout without the space
+// around it.
 func kubectl(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
-	path := "kubectl"
-	if cached := filepath.Join(cache(), "bin", "kubectl"); exists(cached) {
-		path = cached
-	}
-	cmd := exec.CommandContext(ctx, path, append([]string{"-n", namespace}, args...)...)
-	cmd.Stdin, cmd.WaitDelay = stdin, time.Second
-	out, err := run(cmd)
-	return strings.TrimSpace(string(out)), err
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
+	out, err := cluster.New(namespace).Run(ctx, stdin, args...)
+	return strings.TrimSpace(out), err
 }
 
 // do is kubectl where a failure is the suite's.
@@ -209,12 +200,8 @@ func install(ctx context.Context) {
 func expectNothingLeft(ctx context.Context, selector string) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
-		pods, err := kubectl(ctx, nil, "get", "pods", "-l", selector, "--field-selector=status.phase=Running", "-o", "name")
+		programs, err := cluster.New(namespace).Programs(ctx, selector)
 		g.Expect(err).NotTo(HaveOccurred())
-		for _, pod := range strings.Fields(pods) {
-			programs, err := kubectl(ctx, nil, "exec", pod, "-c", "worker", "--", "/bin/sh", "-c", "readlink /proc/[0-9]*/exe; true")
-			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(programs).NotTo(Or(ContainSubstring("ffmpeg"), ContainSubstring("ffprobe"), ContainSubstring("simulator")), pod)
-		}
+		g.Expect(programs).NotTo(ContainElement(MatchRegexp("/(ffmpeg|ffprobe|simulator)$")))
 	}).WithContext(ctx).WithTimeout(calmBound).WithPolling(500 * time.Millisecond).Should(Succeed())
 }

@@ -17,6 +17,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/ffpod/ffpod/test/jellyfin"
+	cluster "github.com/ffpod/ffpod/test/kubectl"
 )
 
 func TestJellyfin(t *testing.T) {
@@ -160,19 +161,9 @@ func media(ctx context.Context) string {
 	ffmpeg, err := exec.LookPath("ffmpeg")
 	Expect(err).NotTo(HaveOccurred(), "the library is made with ffmpeg; install it (apt-get install ffmpeg)")
 	say("make the library, unless it is there (half a minute)")
-	dir, err := jellyfin.MakeMedia(ctx, ffmpeg, cache())
+	dir, err := jellyfin.MakeMedia(ctx, ffmpeg, cluster.Cache())
 	Expect(err).NotTo(HaveOccurred())
 	return dir
-}
-
-func cache() string {
-	GinkgoHelper()
-	if dir := os.Getenv("FFPOD_CACHE"); dir != "" {
-		return dir
-	}
-	dir, err := os.UserCacheDir()
-	Expect(err).NotTo(HaveOccurred())
-	return filepath.Join(dir, "ffpod")
 }
 
 // say shows what the suite is at, also while nothing fails.

@@ -1,14 +1,11 @@
 package skew_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -16,22 +13,13 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/ffpod/ffpod/test/e2e"
+	cluster "github.com/ffpod/ffpod/test/kubectl"
 )
 
-// kubectl runs the one of the local cluster's cache, or the one in PATH, and
-// returns its stdout.
+// kubectl returns stdout without the space around it.
 func kubectl(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
-	path := filepath.Join(os.Getenv("FFPOD_CACHE"), "bin", "kubectl")
-	if _, err := os.Stat(path); err != nil {
-		path = "kubectl"
-	}
-	cmd := exec.CommandContext(ctx, path, args...)
-	var out, errs bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
-	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args[:min(len(args), 6)], " "), err, strings.TrimSpace(errs.String()))
-	}
-	return strings.TrimSpace(out.String()), nil
+	out, err := cluster.New("").Run(ctx, stdin, args...)
+	return strings.TrimSpace(out), err
 }
 
 // must is kubectl in the install's namespace, without an excuse.

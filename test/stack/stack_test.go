@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/ffpod/ffpod/test/jellyfin"
+	cluster "github.com/ffpod/ffpod/test/kubectl"
 	"github.com/ffpod/ffpod/test/manifests"
 )
 
@@ -36,38 +36,14 @@ const (
 
 var overlay = filepath.Join(manifests.Root(), "test", "stack", "overlay")
 
-// kubectl runs the local cluster's or the one in PATH, in the suite's namespace,
-// and returns stdout as it is.
-func kubectl(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
-	path := filepath.Join(cache(), "bin", "kubectl")
-	if _, err := os.Stat(path); err != nil {
-		path = "kubectl"
-	}
-	cmd := exec.CommandContext(ctx, path, append([]string{"-n", namespace}, args...)...)
-	var out, errs bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = stdin, &out, &errs, time.Second
-	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("kubectl %.200s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
-	}
-	return out.String(), nil
-}
+// kubectl is a call in the suite's namespace; it returns stdout as it is.
+var kubectl = cluster.New(namespace).Run
 
 func do(ctx context.Context, args ...string) string {
 	GinkgoHelper()
 	out, err := kubectl(ctx, nil, args...)
 	Expect(err).NotTo(HaveOccurred())
 	return strings.TrimSpace(out)
-}
-
-func cache() string {
-	if dir := os.Getenv("FFPOD_CACHE"); dir != "" {
-		return dir
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		panic(err)
-	}
-	return filepath.Join(dir, "ffpod")
 }
 
 func say(format string, args ...any) { fmt.Printf("stack: %s\n", fmt.Sprintf(format, args...)) }
@@ -115,19 +91,14 @@ func perform(ctx context.Context, scenario string, flavour jellyfin.Flavour) *je
 
 // transcodes are how many ffmpeg run in workers.
 func transcodes(ctx context.Context) (int, error) {
-	pods, err := kubectl(ctx, nil, "get", "pods", "-l", "app.kubernetes.io/component=worker", "--field-selector=status.phase=Running", "-o", "name")
-	if err != nil {
-		return 0, err
-	}
+	programs, err := cluster.New(namespace).Programs(ctx, "app.kubernetes.io/component=worker")
 	n := 0
-	for _, pod := range strings.Fields(pods) {
-		programs, err := kubectl(ctx, nil, "exec", pod, "-c", "worker", "--", "/bin/sh", "-c", "readlink /proc/[0-9]*/exe; true")
-		if err != nil {
-			return 0, err
+	for _, p := range programs {
+		if filepath.Base(p) == "ffmpeg" {
+			n++
 		}
-		n += strings.Count(programs, "/ffmpeg\n")
 	}
-	return n, nil
+	return n, err
 }
 
 // calm waits until no worker runs an ffmpeg.
@@ -290,7 +261,7 @@ func fill(ctx context.Context) {
 	GinkgoHelper()
 	ffmpeg, err := exec.LookPath("ffmpeg")
 	Expect(err).NotTo(HaveOccurred(), "the library is made with ffmpeg; install it (apt-get install ffmpeg)")
-	library, err := jellyfin.MakeMedia(ctx, ffmpeg, cache())
+	library, err := jellyfin.MakeMedia(ctx, ffmpeg, cluster.Cache())
 	Expect(err).NotTo(HaveOccurred())
 	pack := exec.CommandContext(ctx, "tar", "-C", library, "-cf", "-", "media")
 	archive, err := pack.StdoutPipe()
