@@ -61,7 +61,7 @@ integration: ## Every two components together; caches of file systems; scheduler
 e2e: ## Everything end to end, as local, warm and Job. FOCUS='regexp' selects specs
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/e2e
 
-stack: ## Jellyfin's deployment, with a simulated server in its place: play, restart, cut the power, remove: 3 min
+stack: previous ## Jellyfin's deployment, with a simulated server in its place: play, restart, cut the power, upgrade, remove: 4 min
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/stack
 
 # Chaos breaks the parts of a cluster: only the local one's, which then has two nodes.
@@ -82,11 +82,13 @@ chaos-long: ## The same with 512 faults: 50 min
 jellyfin: ## What Jellyfin does with ffmpeg and sees of it, on this machine and in pods: 30 min
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/jellyfin
 
-skew: ## The previous release's shim, scheduler and workers with today's, every combination: 2 min
+previous: ## The previous release, built from its source, as an image
 	@rm -rf $(FFPOD_CACHE)/previous && mkdir -p $(FFPOD_CACHE)/previous
 	@tar -xzf test/skew/testdata/previous.tar.gz -C $(FFPOD_CACHE)/previous
 	@go run ./images/build -C $(FFPOD_CACHE)/previous -tag previous -o out/previous ffpod
 	@$(if $(OWN_CLUSTER),go run ./test/demo -images out/previous,go run ./test/cluster load out/previous/ffpod.tar)
+
+skew: previous ## The previous release's shim, scheduler and workers with today's, every combination: 2 min
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/skew
 
 soak: ## What takes longer than a test may: ten minutes of silence, three of a reader that does not read

@@ -128,10 +128,19 @@ func makePod(ctx context.Context, namespace string) string {
 
 // createJob is a dry run, after change.
 func (i *install) createJob(ctx context.Context, as *rest.Config, namespace string, change func(*corev1.PodSpec)) error {
-	job := &batchv1.Job{ObjectMeta: *i.warm.ObjectMeta.DeepCopy(), Spec: *i.warm.Spec.DeepCopy()}
+	job := i.job()
 	if change != nil {
 		change(&job.Spec.Template.Spec)
 	}
+	return tryJob(ctx, as, namespace, job)
+}
+
+// job is what the install's scheduler would make.
+func (i *install) job() *batchv1.Job {
+	return &batchv1.Job{ObjectMeta: *i.warm.ObjectMeta.DeepCopy(), Spec: *i.warm.Spec.DeepCopy()}
+}
+
+func tryJob(ctx context.Context, as *rest.Config, namespace string, job *batchv1.Job) error {
 	_, err := kubernetes.NewForConfigOrDie(as).BatchV1().Jobs(namespace).Create(ctx, job, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	return err
 }

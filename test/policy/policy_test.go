@@ -190,6 +190,23 @@ var _ = Describe("the scheduler's account", func() {
 				}, SpecTimeout(specTimeout))
 			}
 
+			It("may not make a Job whose pods no NetworkPolicy knows", func(ctx SpecContext) {
+				for what, change := range map[string]func(labels map[string]string){
+					"no class":       func(l map[string]string) { delete(l, "ffpod.dev/class") },
+					"an empty class": func(l map[string]string) { l["ffpod.dev/class"] = "" },
+					"no role":        func(l map[string]string) { delete(l, "ffpod.dev/role") },
+					"a warm role":    func(l map[string]string) { l["ffpod.dev/role"] = "warm" },
+					"no label":       func(l map[string]string) { clear(l) },
+				} {
+					job := i.job()
+					change(job.Spec.Template.Labels)
+					Expect(tryJob(ctx, i.scheduler(), i.namespace(), job)).To(refusedBy("ffpod-jobs", "workers' labels"), what)
+				}
+				standby := i.job()
+				standby.Spec.Template.Labels["ffpod.dev/role"] = "standby"
+				Expect(tryJob(ctx, i.scheduler(), i.namespace(), standby)).To(Succeed())
+			}, SpecTimeout(specTimeout))
+
 			It("may change its own Jobs and not those it could not have made", func(ctx SpecContext) {
 				mine := createReal(ctx, i, i.scheduler(), nil)
 				Expect(patchJob(ctx, i.scheduler(), mine)).To(Succeed())

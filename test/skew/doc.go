@@ -13,7 +13,6 @@
 // that came to be) into the image ffpod/ffpod:previous: `make skew` does all of it.
 //
 // What must hold in every combination is what a caller may always count on: bytes
-// exact and the exit right, or non-zero within a bound; no ffmpeg left behind. Only
-// all new parts together, though, must get a session over the loss of a scheduler
-// or of a channel.
+// exact and the exit right, also over the loss of a scheduler or of a channel, since
+// both releases know Resume; no ffmpeg left behind.
 package skew

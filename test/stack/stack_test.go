@@ -233,6 +233,38 @@ var _ = Describe("Jellyfin from the minimal overlay", Ordered, ContinueOnFailure
 		ready(ctx)
 	}, NodeTimeout(specBound))
 
+	// Back to the release before, with its shim; then on to this one, which leaves
+	// Jellyfin and the shim in it as they are.
+	It("plays on when the previous release takes its place, and when this one does again", func(ctx SpecContext) {
+		v := watch(ctx, "carol", 0)
+		moved := func(to string, release string) {
+			Eventually(v.at).WithContext(ctx).WithTimeout(patience).Should(BeNumerically(">", v.at()+2))
+			Expect(transcodes(ctx)).To(BeNumerically(">", 0), "no worker is at it")
+			say("apply %s in mid-film", to)
+			do(ctx, "apply", "--server-side", "--force-conflicts", "-k", release)
+			for _, d := range []string{"ffpod-scheduler", "ffpod-cpu", "jellyfin"} {
+				do(ctx, "rollout", "status", "deploy/"+d, "--timeout=180s")
+			}
+			ahead := v.at() + 150
+			v.seek(ahead)
+			Eventually(v.at).WithContext(ctx).WithTimeout(patience).Should(BeNumerically(">=", ahead+4), func() string {
+				return fmt.Sprint(v.failure(), v.end(ctx))
+			})
+			ready(ctx)
+		}
+		moved("the previous release", previous("previous"))
+		Expect(releases(ctx)).To(HaveEach(HaveSuffix(":previous")))
+		server := podOf(ctx, "server")
+		moved("this release", release(overlay, "previous"))
+		Expect(releases(ctx)).To(HaveEach(HaveSuffix(":dev")))
+		Expect(podOf(ctx, "server")).To(Equal(server), "Jellyfin was restarted")
+		AddReportEntry(v.end(ctx))
+		Expect(v.failure()).NotTo(HaveOccurred())
+		calm(ctx)
+		do(ctx, "apply", "--server-side", "--force-conflicts", "-k", overlay)
+		ready(ctx)
+	}, NodeTimeout(specBound))
+
 	It("changes nothing when it is applied again", func(ctx SpecContext) {
 		before := versions(ctx)
 		do(ctx, "apply", "--server-side", "-k", overlay)
@@ -255,6 +287,36 @@ var _ = Describe("Jellyfin from the minimal overlay", Ordered, ContinueOnFailure
 		Expect(do(ctx, "exec", "deploy/jellyfin", "-c", "jellyfin", "--", "cat", "/config/data/library.db")).To(Equal("kept"))
 	}, NodeTimeout(specBound))
 })
+
+// release is an overlay beside base, with the shim of a tag.
+func release(base, shim string, lines ...string) string {
+	GinkgoHelper()
+	dir := GinkgoT().TempDir()
+	base, err := filepath.Rel(dir, base)
+	Expect(err).NotTo(HaveOccurred())
+	text := fmt.Sprintf("resources: [%s]\nimages:\n  - {name: ffpod/shim, newTag: %s}\n", base, shim)
+	Expect(os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text+strings.Join(lines, "\n")), 0o600)).To(Succeed())
+	return dir
+}
+
+// previous is test/stack/overlay of the previous release's manifests.
+func previous(tag string) string {
+	GinkgoHelper()
+	ours, err := os.ReadFile(filepath.Join(overlay, "kustomization.yaml"))
+	Expect(err).NotTo(HaveOccurred())
+	there := filepath.Join(cluster.Cache(), "previous")
+	dir := filepath.Join(there, "test", "stack", "overlay")
+	Expect(os.MkdirAll(dir, 0o755)).To(Succeed())
+	Expect(os.WriteFile(filepath.Join(dir, "kustomization.yaml"), ours, 0o644)).To(Succeed())
+	return release(dir, tag, "  - {name: ffpod/ffpod, newTag: "+tag+"}")
+}
+
+// releases are the images of ffpod's own two processes that run.
+func releases(ctx context.Context) []string {
+	GinkgoHelper()
+	return strings.Fields(do(ctx, "get", "pods", "-l", "app.kubernetes.io/component in (scheduler,worker)", "--field-selector=status.phase=Running",
+		"-o", `jsonpath={range .items[*]}{.spec.initContainers[?(@.name=="supervisor")].image} {.spec.containers[?(@.name=="scheduler")].image} {end}`))
+}
 
 // fill puts the library where Jellyfin has it.
 func fill(ctx context.Context) {
