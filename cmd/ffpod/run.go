@@ -155,7 +155,7 @@ func (r remote) possible(ctx context.Context, on *cluster.Cluster, program ffmpe
 	if err != nil {
 		return err
 	}
-	e := ffmpeg.Explain(string(program), args, ffmpeg.Environment{Host: ffmpeg.Host{Dir: r.dir}, Shared: shared, Mode: ffmpeg.ForceRemote, Egress: true})
+	e := ffmpeg.Explain(string(program), args, ffmpeg.Environment{Host: ffmpeg.Host{Dir: r.dir}, Shared: shared, Mode: ffmpeg.ForceRemote, Egress: ffmpeg.AnyEgress})
 	if len(e.Problems) > 0 {
 		return &infraError{fmt.Errorf("no worker could run it: %s; the classes of namespace %s mount claims at %s",
 			strings.Join(e.Problems, "; "), on.Namespace, cmp.Or(strings.Join(shared, ", "), "no path at all"))}

@@ -20,6 +20,7 @@ import (
 	"github.com/ffpod/ffpod/scheduler"
 	"github.com/ffpod/ffpod/scheduler/class"
 	"github.com/ffpod/ffpod/scheduler/config"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 	"github.com/ffpod/ffpod/scheduler/job"
 	"github.com/ffpod/ffpod/scheduler/lease"
 	"github.com/ffpod/ffpod/scheduler/placement"
@@ -111,7 +112,7 @@ func (p *parts) secure(client kubernetes.Interface, self server.Self, inForce *p
 		directory = conf.TLS.Directory
 	}
 	p.certificates = server.NewCertificates(server.CertificatesConfig{
-		Client: client, Self: self, Directory: directory, Log: p.log,
+		Client: client, Self: self, Directory: directory, Egress: p.egress, Log: p.log,
 		Lifetimes: server.Lifetimes{CA: conf.TLS.CALifetime.Duration, Serving: conf.TLS.ServingLifetime.Duration, Publish: conf.TLS.Publish.Duration},
 	})
 	p.auth = server.NewAuthenticator(server.AuthConfig{
@@ -119,6 +120,16 @@ func (p *parts) secure(client kubernetes.Interface, self server.Self, inForce *p
 	})
 	p.policies = &server.Policies{Client: client, Self: self, Log: p.log, InForce: inForce}
 	p.server = server.New(server.Config{Sessions: p.scheduler, Fences: p.scheduler, Authenticator: p.auth, Certificate: p.certificates.Certificate, Log: p.log})
+}
+
+// egress is the most that any class may reach, once the classes are known.
+func (p *parts) egress() (most ffmpeg.Egress, known bool) {
+	for _, c := range p.classes.List() {
+		if most != ffmpeg.AnyEgress && c.Egress != ffmpeg.NoEgress {
+			most = c.Egress
+		}
+	}
+	return most, p.classes.Synced()
 }
 
 // checks are the conditions of readiness.

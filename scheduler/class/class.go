@@ -6,6 +6,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
 
 // Label makes a Deployment a class and names it; its pods carry it too.
@@ -27,15 +29,15 @@ type Class struct {
 	Deployment string
 	UID        types.UID // of the Deployment: it owns the Jobs
 
-	Slots     int      // sessions at a time per warm worker. Defaults to 2.
-	Jobs      int      // most Jobs at a time, 0 none. Defaults to 4.
-	Standby   int      // Jobs made ahead of need. Defaults to 0.
-	Kinds     []string // kinds of session it takes, empty for all. Defaults to all.
-	Cost      int      // placement prefers the cheaper class. Defaults to 0.
-	Devices   []string // what its pods hold beyond the extended resources in their limits. Defaults to none.
-	Egress    bool     // its pods may reach network inputs. Defaults to false.
-	Min, Max  *int     // bounds for the scheduler's scaling. Default to nil: it never touches replicas.
-	QueueName string   // Kueue's local queue for its Jobs. Defaults to none.
+	Slots     int           // sessions at a time per warm worker. Defaults to 2.
+	Jobs      int           // most Jobs at a time, 0 none. Defaults to 4.
+	Standby   int           // Jobs made ahead of need. Defaults to 0.
+	Kinds     []string      // kinds of session it takes, empty for all. Defaults to all.
+	Cost      int           // placement prefers the cheaper class. Defaults to 0.
+	Devices   []string      // what its pods hold beyond the extended resources in their limits. Defaults to none.
+	Egress    ffmpeg.Egress // which network inputs its pods may reach. Defaults to none.
+	Min, Max  *int          // bounds for the scheduler's scaling. Default to nil: it never touches replicas.
+	QueueName string        // Kueue's local queue for its Jobs. Defaults to none.
 
 	Replicas int32                  // warm workers wanted
 	Template corev1.PodTemplateSpec // what warm workers and Jobs are made from

@@ -7,6 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
 
 func deployment(changes ...func(*appsv1.Deployment)) *appsv1.Deployment {
@@ -58,7 +60,7 @@ func TestFromDeployment(t *testing.T) {
 			deployment(annotated("ffpod.dev/slots", "8", "ffpod.dev/jobs", "3", "ffpod.dev/standby", "1", "ffpod.dev/kinds", "playback, image,playback",
 				"ffpod.dev/cost", "10", "ffpod.dev/devices", "gpu.intel.com, nvidia.com/gpu,gpu.intel.com", "ffpod.dev/egress", "true", "ffpod.dev/scale", "0..5", "ffpod.dev/queue-name", "gpus")),
 			with(func(c *Class) {
-				c.Slots, c.Jobs, c.Standby, c.Cost, c.Egress, c.QueueName = 8, 3, 1, 10, true, "gpus"
+				c.Slots, c.Jobs, c.Standby, c.Cost, c.Egress, c.QueueName = 8, 3, 1, 10, ffmpeg.AnyEgress, "gpus"
 				c.Kinds, c.Min, c.Max = []string{"playback", "image"}, ptr(0), ptr(5)
 				c.Devices = []string{"gpu.intel.com", "nvidia.com/gpu"}
 			}), nil},
@@ -87,14 +89,14 @@ func TestFromDeployment(t *testing.T) {
 			[]string{`annotation ffpod.dev/kinds: "playback,movies" is not a comma list of ` + kinds + `: it is ignored`}},
 		"devices no names": {deployment(annotated("ffpod.dev/devices", "gpu intel")), base,
 			[]string{`annotation ffpod.dev/devices: "gpu intel" is not a comma list of names such as nvidia.com/gpu or gpu.intel.com: it is ignored`}},
-		"egress spelt otherwise": {deployment(annotated("ffpod.dev/egress", "True")), base, []string{`annotation ffpod.dev/egress: "True" is not true or false: it is ignored`}},
+		"egress spelt otherwise": {deployment(annotated("ffpod.dev/egress", "True")), base, []string{`annotation ffpod.dev/egress: "True" is not true, caller or false: it is ignored`}},
 		"scale reversed":         {deployment(annotated("ffpod.dev/scale", "3..1")), base, []string{`annotation ffpod.dev/scale: "3..1" is not two numbers MIN..MAX, such as 0..3: it is ignored`}},
 		"scale open":             {deployment(annotated("ffpod.dev/scale", "3..")), base, []string{`annotation ffpod.dev/scale: "3.." is not two numbers MIN..MAX, such as 0..3: it is ignored`}},
 		"queue name":             {deployment(annotated("ffpod.dev/queue-name", "My Queue")), base, []string{`annotation ffpod.dev/queue-name: "My Queue" is not the name of a Kueue LocalQueue: it is ignored`}},
 		"more standby than Jobs": {deployment(annotated("ffpod.dev/jobs", "1", "ffpod.dev/standby", "2")), with(func(c *Class) { c.Jobs, c.Standby = 1, 1 }),
 			[]string{"annotation ffpod.dev/standby: 2 is more than the 1 Jobs allowed: 1 are kept"}},
 		"several problems": {deployment(annotated("ffpod.dev/slots", "x", "ffpod.dev/egress", "1")), base,
-			[]string{`annotation ffpod.dev/egress: "1" is not true or false: it is ignored`, `annotation ffpod.dev/slots: "x" is not a number from 1 to 256: it is ignored`}},
+			[]string{`annotation ffpod.dev/egress: "1" is not true, caller or false: it is ignored`, `annotation ffpod.dev/slots: "x" is not a number from 1 to 256: it is ignored`}},
 		"no container worker": {deployment(func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Name = "ffmpeg" }),
 			with(func(c *Class) { c.Usable = false }), []string{"the pod template has no container named worker: sessions have nowhere to run"}},
 		"worker only as init container": {deployment(func(d *appsv1.Deployment) {

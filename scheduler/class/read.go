@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/ffpod/ffpod/podexec"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 	"github.com/ffpod/ffpod/scheduler/lease"
 )
 
@@ -94,10 +95,11 @@ func (r *reader) read(name, value string) bool {
 		r.devices(value)
 	case "egress":
 		switch value {
-		case "true", "false":
-			c.Egress = value == "true"
+		case "true", "caller":
+			c.Egress = ffmpeg.Egress(value)
+		case "false":
 		default:
-			r.problem(name, value, "true or false")
+			r.problem(name, value, "true, caller or false")
 		}
 	case "scale":
 		r.scale(value)

@@ -44,10 +44,22 @@ type Environment struct {
 	// absolute. Relative and empty entries are ignored.
 	Shared []string
 	Mode   Mode
-	// Egress says that a class lets its workers reach network inputs. The shim
-	// cannot know, so it is false unless its user says otherwise.
-	Egress bool
+	// Egress says which network inputs workers may reach.
+	Egress Egress
+	// Own tells whether a host, a name or an address, is the caller's own pod. Nil:
+	// none is.
+	Own func(host string) bool
 }
+
+// Egress says which network inputs workers may reach.
+type Egress string
+
+// The extents. Jellyfin reads live television from itself, by its pod's address.
+const (
+	NoEgress     Egress = ""
+	CallerEgress Egress = "caller" // the caller's pod alone
+	AnyEgress    Egress = "true"   // every address
+)
 
 // SplitShared reads a colon-separated list of directories.
 func SplitShared(list string) []string {
@@ -293,12 +305,19 @@ func loopbackProblem(o *Operand, _ *Environment) string {
 }
 
 func network(c *Command, e *Environment) string {
-	if e.Egress {
+	if e.Egress == AnyEgress {
 		return ""
 	}
 	for i := range c.Operands {
-		if isNetwork(c.Operands[i].Protocol) {
-			return name(&c.Operands[i]) + " is on the network, which workers may not reach"
+		o := &c.Operands[i]
+		if !isNetwork(o.Protocol) {
+			continue
+		}
+		if e.Egress != CallerEgress {
+			return name(o) + " is on the network, which workers may not reach"
+		}
+		if host, _ := hostOf(o.Raw); e.Own == nil || !e.Own(host) {
+			return name(o) + " is on the network, of which workers may reach the caller's pod alone"
 		}
 	}
 	return ""

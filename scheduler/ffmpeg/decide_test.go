@@ -128,7 +128,9 @@ func TestDecideClauses(t *testing.T) {
 				program = test.program
 			}
 			env := environment(test.world)
-			env.Egress = test.egress
+			if test.egress {
+				env.Egress = AnyEgress
+			}
 			if test.dir != "" {
 				env.Dir = test.dir
 			}

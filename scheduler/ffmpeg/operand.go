@@ -275,9 +275,22 @@ func isInline(protocol string) bool {
 // isLoopback reports whether a URL means the machine that opens it: its host
 // is the loopback address, or missing or unspecified, which listens.
 func isLoopback(url string) bool {
-	_, rest, ok := strings.Cut(url, ":")
+	host, ok := hostOf(url)
 	if !ok {
 		return false
+	}
+	switch host {
+	case "", "*", "0", "0.0.0.0", "::", "::1", "::ffff:127.0.0.1", "localhost", "ip6-localhost", "ip6-loopback":
+		return true
+	}
+	return isLoopback4(host) || strings.HasSuffix(host, ".localhost")
+}
+
+// hostOf is the host of a URL, in lower case, without port, brackets and a last dot.
+func hostOf(url string) (string, bool) {
+	_, rest, ok := strings.Cut(url, ":")
+	if !ok {
+		return "", false
 	}
 	rest = strings.TrimPrefix(rest, "//")
 	if n := strings.IndexAny(rest, "/?#"); n >= 0 {
@@ -292,12 +305,7 @@ func isLoopback(url string) bool {
 	} else if n := strings.LastIndexByte(rest, ':'); n >= 0 {
 		host = rest[:n]
 	}
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	switch host {
-	case "", "*", "0", "0.0.0.0", "::", "::1", "::ffff:127.0.0.1", "localhost", "ip6-localhost", "ip6-loopback":
-		return true
-	}
-	return isLoopback4(host) || strings.HasSuffix(host, ".localhost")
+	return strings.TrimSuffix(strings.ToLower(host), "."), true
 }
 
 func isLoopback4(host string) bool {

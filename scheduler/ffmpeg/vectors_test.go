@@ -58,7 +58,8 @@ var jellyfinShares = []string{"/media", "/cache", "/tmp/jellyfin", "/config/data
 func vectorEnvironment(v vector) Environment {
 	return Environment{
 		Host:   Host{Dir: v.Cwd, Stat: func(string) (fs.FileMode, error) { return 0, nil }},
-		Shared: jellyfinShares, Egress: v.Egress,
+		Shared: jellyfinShares, Egress: egress(v),
+		Own: func(host string) bool { return host == "10.42.3.17" },
 	}
 }
 
@@ -140,4 +141,12 @@ func sorted(s []string) []string {
 		return nil
 	}
 	return s
+}
+
+// egress is what the class of the vector's workers may reach: Jellyfin's own pod.
+func egress(v vector) Egress {
+	if v.Egress {
+		return CallerEgress
+	}
+	return NoEgress
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -17,6 +18,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
 
 // CertificatesConfig of Certificates.
@@ -31,6 +34,9 @@ type CertificatesConfig struct {
 	// Interval is how often everything is looked at. Defaults to 1 m, and to
 	// 10 s in mode secret.
 	Interval time.Duration
+	// Egress is which network inputs the classes may reach at most, once they are
+	// known; callers are told, and send such commands then. Nil: none.
+	Egress func() (most ffmpeg.Egress, known bool)
 	// Now is the clock. Defaults to time.Now.
 	Now func() time.Time
 	// Log defaults to none.
@@ -239,7 +245,8 @@ func (c *Certificates) published(ctx context.Context) (*corev1.ConfigMap, error)
 	return m, nil
 }
 
-// publish tells callers what to trust (unless ca is empty) and where to go.
+// publish tells callers what to trust (unless ca is empty), where to go, and whether
+// network inputs may be sent there.
 //
 // kube: configmaps, update
 func (c *Certificates) publish(ctx context.Context, ca []byte) error {
@@ -260,6 +267,11 @@ func (c *Certificates) publish(ctx context.Context, ca []byte) error {
 	} else if c.noticed != err.Error() && c.cfg.Self.Pod != "" {
 		c.noticed = err.Error()
 		c.log.Warn("the scheduler's address is not published; callers need FFPOD_ADDRESS", zap.Error(err))
+	}
+	if c.cfg.Egress != nil {
+		if most, known := c.cfg.Egress(); known {
+			want["egress"] = cmp.Or(string(most), "false")
+		}
 	}
 	if maps.Equal(want, m.Data) {
 		return nil

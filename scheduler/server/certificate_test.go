@@ -32,6 +32,7 @@ import (
 
 	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 	"github.com/ffpod/ffpod/scheduler/store"
 )
 
@@ -260,6 +261,34 @@ func TestReplicasAgree(t *testing.T) {
 		}
 		if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: ServerName, Roots: roots}); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// Callers are told of egress when it is known, and again when it changes.
+func TestPublishesEgress(t *testing.T) {
+	c := cluster()
+	cert := managed(t, c, time.Now)
+	most, known := ffmpeg.NoEgress, false
+	cert.cfg.Egress = func() (ffmpeg.Egress, bool) { return most, known }
+	for _, want := range []struct {
+		most      ffmpeg.Egress
+		known     bool
+		published string
+	}{
+		{ffmpeg.NoEgress, false, ""}, {ffmpeg.CallerEgress, true, "caller"}, {ffmpeg.AnyEgress, true, "true"},
+		{ffmpeg.NoEgress, false, "true"}, {ffmpeg.NoEgress, true, "false"},
+	} {
+		most, known = want.most, want.known
+		if err := cert.Reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		m, err := c.CoreV1().ConfigMaps("media").Get(t.Context(), "x-ffpod-client", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Data["egress"]; got != want.published {
+			t.Errorf("%+v: published %q", want, got)
 		}
 	}
 }

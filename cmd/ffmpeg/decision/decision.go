@@ -5,6 +5,8 @@
 package decision
 
 import (
+	"strings"
+
 	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
 
@@ -22,7 +24,22 @@ func Program(argv0 string) (ffmpeg.Program, bool) {
 
 // Environment is what scheduler/ffmpeg may know of this machine.
 func Environment(s Settings, getenv func(string) string) ffmpeg.Environment {
-	return ffmpeg.Environment{Host: newHost(getenv), Shared: s.Shared, Mode: s.Mode}
+	return ffmpeg.Environment{Host: newHost(getenv), Shared: s.Shared, Mode: s.Mode, Egress: s.egress(), Own: ownHost}
+}
+
+// egress is what workers may reach by the caller's word, else by the scheduler's,
+// which it publishes where its address is. One that published nothing allows none.
+func (s Settings) egress() ffmpeg.Egress {
+	word := s.Egress
+	if word == "auto" {
+		b, _ := readList(s.EgressFile)
+		word = strings.TrimSpace(string(b))
+	}
+	switch e := ffmpeg.Egress(word); e {
+	case ffmpeg.AnyEgress, ffmpeg.CallerEgress:
+		return e
+	}
+	return ffmpeg.NoEgress
 }
 
 // MayFallBack tells whether a command that could not be started remotely may

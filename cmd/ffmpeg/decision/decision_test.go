@@ -2,6 +2,7 @@ package decision
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,7 +30,7 @@ func env(words ...string) func(string) string {
 func TestLoad(t *testing.T) {
 	defaults := Settings{
 		Mode: ffmpeg.Auto, Fallback: FallbackAuto, AddressFile: "/var/run/ffpod/address",
-		TokenFile: "/var/run/ffpod/token", CAFile: "/var/run/ffpod/ca.crt",
+		Egress: "auto", EgressFile: "/var/run/ffpod/egress", TokenFile: "/var/run/ffpod/token", CAFile: "/var/run/ffpod/ca.crt",
 	}
 	with := func(change func(*Settings)) Settings {
 		s := defaults
@@ -46,12 +47,12 @@ func TestLoad(t *testing.T) {
 			[]string{
 				"FFPOD_MODE=remote", "FFPOD_FALLBACK=local", "FFPOD_POLICY=warm-then-job", "FFPOD_CLASS=nvidia-2", "FFPOD_WAIT=2m",
 				"FFPOD_SHARED=/media/:/cache/../cache", "FFPOD_FFMPEG=/a", "FFPOD_FFPROBE=/b", "FFPOD_ADDRESS=[::1]:7443",
-				"FFPOD_TOKEN_FILE=/t", "FFPOD_CA_FILE=/c", "FFPOD_LOG=/l", "PATH=/bin",
+				"FFPOD_TOKEN_FILE=/t", "FFPOD_CA_FILE=/c", "FFPOD_LOG=/l", "FFPOD_EGRESS=true", "PATH=/bin",
 			},
 			Settings{
 				Mode: ffmpeg.ForceRemote, Fallback: FallbackLocal, Policy: "warm-then-job", Class: "nvidia-2", Wait: 2 * time.Minute,
 				Shared: []string{"/media", "/cache"}, FFmpeg: "/a", FFprobe: "/b", Address: "[::1]:7443",
-				AddressFile: "/var/run/ffpod/address", TokenFile: "/t", CAFile: "/c", Log: "/l", Path: "/bin",
+				AddressFile: "/var/run/ffpod/address", Egress: "true", EgressFile: "/var/run/ffpod/egress", TokenFile: "/t", CAFile: "/c", Log: "/l", Path: "/bin",
 			},
 		},
 		"not ours": {[]string{"FFPOD_SCHEDULER_PORT=tcp://10.0.0.1:7443", "FFPOD_UNKNOWN=x"}, with(func(*Settings) {})},
@@ -74,7 +75,7 @@ func TestLoadRefuses(t *testing.T) {
 		"FFPOD_MODE=Auto", "FFPOD_MODE= auto", "FFPOD_FALLBACK=never", "FFPOD_POLICY=warm,job", "FFPOD_CLASS=-a", "FFPOD_CLASS=a-",
 		"FFPOD_CLASS=A", "FFPOD_CLASS=" + strings.Repeat("a", 64), "FFPOD_WAIT=1", "FFPOD_WAIT=0s", "FFPOD_WAIT=25h", "FFPOD_WAIT=1us",
 		"FFPOD_SHARED=:", "FFPOD_SHARED=/a:b", "FFPOD_SHARED=/a::/b", "FFPOD_ADDRESS=:7443", "FFPOD_ADDRESS=h:70000",
-		"FFPOD_ADDRESS=https://h:1", "FFPOD_ADDRESS=h:grpc", "FFPOD_ADDRESS=h:1 ", "FFPOD_FFMPEG=./ffmpeg", "FFPOD_LOG=x",
+		"FFPOD_ADDRESS=https://h:1", "FFPOD_ADDRESS=h:grpc", "FFPOD_ADDRESS=h:1 ", "FFPOD_FFMPEG=./ffmpeg", "FFPOD_LOG=x", "FFPOD_EGRESS=yes",
 	} {
 		_, err := Load(env(word))
 		bad, ok := errors.AsType[*SettingError](err)
@@ -175,6 +176,53 @@ func TestMayFallBack(t *testing.T) {
 				t.Errorf("%v, %q", got, why)
 			}
 		})
+	}
+}
+
+// ownAddress is one of this machine's that is no loopback.
+func ownAddress(t *testing.T) string {
+	t.Helper()
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() {
+			return n.IP.String()
+		}
+	}
+	t.Skip("this machine has no address but loopback")
+	return ""
+}
+
+// TestEgress: the scheduler says whether workers may reach the network, unless the
+// caller does.
+func TestEgress(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "egress")
+	remote := func(setting, host string) bool {
+		live := ffmpeg.Parse("ffmpeg", strings.Fields("-i http://"+host+"/a.ts -c:v libx264 /cache/a.ts"), ffmpeg.Host{})
+		e := Environment(Settings{Shared: []string{"/cache"}, Egress: setting, EgressFile: file}, env())
+		return ffmpeg.Decide(live, e).Where == ffmpeg.Remote
+	}
+	own := ownAddress(t)
+	for _, c := range []struct {
+		published   string
+		tuner, self bool
+	}{{"", false, false}, {"false\n", false, false}, {"caller\n", false, true}, {"true", true, true}, {"yes", false, false}} {
+		if c.published != "" {
+			if err := os.WriteFile(file, []byte(c.published), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if tuner, self := remote("auto", "tuner:5004"), remote("auto", own+":8096"); tuner != c.tuner || self != c.self {
+			t.Errorf("published %q: a tuner %v, itself %v", c.published, tuner, self)
+		}
+		if remote("auto", "127.0.0.1:8096") {
+			t.Errorf("published %q: loopback goes to a worker", c.published)
+		}
+	}
+	if !remote("true", "tuner") || remote("false", own) || remote("caller", "tuner") || !remote("caller", own) {
+		t.Error("the caller's own word does not count")
 	}
 }
 

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/ffpod/ffpod/scheduler/ffmpeg"
@@ -52,4 +55,20 @@ func readList(name string) ([]byte, error) {
 		return nil, fmt.Errorf("read list %s: %d bytes are more than %d", name, info.Size(), maxList)
 	}
 	return io.ReadAll(io.LimitReader(f, maxList))
+}
+
+// ownHost tells whether a host is an address of this pod that others can reach.
+func ownHost(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	if err != nil || ip.IsLoopback() {
+		return false
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(all, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr() == ip.Unmap()
+	})
 }

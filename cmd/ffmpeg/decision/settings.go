@@ -28,6 +28,7 @@ const (
 	defaultToken   = "/var/run/ffpod/token"
 	defaultCA      = "/var/run/ffpod/ca.crt"
 	defaultAddress = "/var/run/ffpod/address"
+	defaultEgress  = "/var/run/ffpod/egress"
 )
 
 // maxWait bounds FFPOD_WAIT: it travels as milliseconds in 32 bits, and no
@@ -47,6 +48,8 @@ type Settings struct {
 	FFprobe     string
 	Address     string // host:port; empty: read AddressFile
 	AddressFile string
+	Egress      string // auto: read EgressFile; true, caller, false
+	EgressFile  string
 	TokenFile   string
 	CAFile      string
 	Log         string // file for one line per run; empty: none
@@ -80,6 +83,8 @@ func Load(getenv func(string) string) (Settings, error) {
 		FFprobe:     l.path("FFPOD_FFPROBE", ""),
 		Address:     l.address("FFPOD_ADDRESS"),
 		AddressFile: defaultAddress,
+		Egress:      l.word("FFPOD_EGRESS", "auto", "auto", "true", "caller", "false"),
+		EgressFile:  defaultEgress,
 		TokenFile:   l.path("FFPOD_TOKEN_FILE", defaultToken),
 		CAFile:      l.path("FFPOD_CA_FILE", defaultCA),
 		Log:         l.path("FFPOD_LOG", ""),
