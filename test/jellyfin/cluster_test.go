@@ -156,7 +156,7 @@ func expectPlaces(r *jellyfin.Report, w way) {
 		switch {
 		case !w.shim:
 			want = ""
-		case w.name != byItself.name:
+		case w.name != byItself.name, v.Egress:
 			want = "remote"
 		}
 		if seen, ok := r.Seen[v.Name]; ok {

@@ -42,6 +42,8 @@ type Vector struct {
 	GPU  string // needs a device of this type
 	// Where and Kind are what ffpod must make of it.
 	Where ffmpeg.Where
+	// Egress: it goes to a worker where one may read from its caller.
+	Egress bool
 	Kind  ffmpeg.Kind
 }
 
