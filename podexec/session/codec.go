@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -88,6 +89,17 @@ func (p *packet) ProtoReflect() protoreflect.Message {
 
 // bytes is how many bytes of data the frame has.
 func (p *packet) bytes() int { return p.size + len(p.frame.GetData().GetBytes()) }
+
+// copy is the frame's data, the caller's own.
+func (p *packet) copy() []byte {
+	if p.raw == nil {
+		return bytes.Clone(p.frame.GetData().GetBytes())
+	}
+	d, _ := readData(p.raw) // as it was read when it came
+	b := make([]byte, d.size)
+	copyFrom(p.raw, d.start, b)
+	return b
+}
 
 func (p *packet) free() {
 	p.raw.Free()

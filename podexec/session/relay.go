@@ -36,7 +36,8 @@ type Relay struct {
 	gone  chan struct{}    // the shim's stream ended: goneErr is set
 
 	mu      sync.Mutex
-	worker  *Link    // frames go there; nil before Started
+	worker  *Link // frames go there; nil before Started
+	record  *Recorder
 	early   []packet // frames of the shim that came before
 	waiting int      // their bytes
 	begun   bool     // a worker has started or attached the session
@@ -87,6 +88,13 @@ func (r *Relay) leave(cause error) {
 	}
 }
 
+// Record has the next Run recorded.
+func (r *Relay) Record(to *Recorder) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.record = to
+}
+
 // Gone is closed when the shim's stream ended, or its link died.
 func (r *Relay) Gone() <-chan struct{} { return r.gone }
 
@@ -131,7 +139,7 @@ func (r *Relay) Ticket(ctx context.Context, t *wire.Ticket) error {
 func (r *Relay) Run(ctx context.Context, worker *Link, first *wire.Frame) (*wire.Exit, error) {
 	w := &workerSide{link: worker, result: make(chan struct{})}
 	r.mu.Lock()
-	r.ended = make(chan struct{})
+	w.record, r.ended = r.record, make(chan struct{})
 	ended := r.ended
 	r.mu.Unlock()
 	defer r.detach()
@@ -178,6 +186,7 @@ func brokenWorker(cause error) error { return fmt.Errorf("%w: %w", ErrBroken, st
 // workerSide is what one Run knows of its worker.
 type workerSide struct {
 	link   *Link
+	record *Recorder // nil: none
 	mu     sync.Mutex
 	exit   *wire.Exit
 	err    error
@@ -225,6 +234,9 @@ func (r *Relay) fromWorker(w *workerSide) {
 			r.attach(w.link)
 		}
 		r.observe(f, p.bytes(), true)
+		if w.record != nil {
+			w.record.hear(p)
+		}
 		exit := f.GetExit()
 		if exit != nil {
 			r.mu.Lock()
@@ -308,6 +320,9 @@ func (r *Relay) accept(p packet, first bool) error {
 	}
 	if r.worker != nil {
 		r.observe(f, p.bytes(), false)
+		if r.record != nil {
+			r.record.told(p)
+		}
 		r.worker.pass(p)
 	}
 	if ack {
