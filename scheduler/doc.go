@@ -46,7 +46,8 @@
 //     when the older is dead, or past the bound of its worker's own timers (fence).
 //   - A session is resumed by the pod that began it, by nobody else.
 //   - Every session that was authenticated ends in exactly one audit line.
-//   - No frame is changed on its way but Start, which gains the record.
+//   - No frame is changed on its way but Start, which gains the record and the
+//     niceness of its kind.
 //   - argv, env and cwd are never logged, stored or put into an object.
 //
 // # Failure handling

@@ -9,6 +9,7 @@ import (
 	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/lease"
+	"github.com/ffpod/ffpod/scheduler/placement"
 	"github.com/ffpod/ffpod/scheduler/store"
 )
 
@@ -71,6 +72,7 @@ func (r *run) prepare(start *wire.Start) error {
 	}
 	grace := r.grace()
 	start.Record, start.GraceMs, start.Orders = record, grace, grace > 0
+	start.Nice = max(start.GetNice(), placement.Nice(r.kind))
 	return nil
 }
 
@@ -234,6 +236,7 @@ func (r *run) giveBack(err error) {
 		r.held.Destroy()
 	}
 	r.held = nil
+	r.placed.Store(false)
 	r.sched.nudge()
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -215,6 +216,7 @@ type fakeWorker struct {
 	cause  error
 
 	released, left, destroys int
+	stubborn                 bool // it pauses nothing
 
 	mu       sync.Mutex
 	orders   []string // Orphan and Kill, in words
@@ -240,6 +242,19 @@ func (w *fakeWorker) Kill(_ context.Context, q *wire.KillRequest, _ ...grpc.Call
 	defer w.mu.Unlock()
 	w.orders = append(w.orders, fmt.Sprintf("kill %s %s", q.Session, q.Cause))
 	return &wire.KillResponse{Known: true, Dead: true}, nil
+}
+
+func (w *fakeWorker) Prove(context.Context, *wire.ProveRequest, ...grpc.CallOption) (*wire.ProveResponse, error) {
+	return &wire.ProveResponse{Started: true}, nil
+}
+
+// Pause and Continue are the pool's to order.
+func (w *fakeWorker) Pause(context.Context, *wire.PauseRequest, ...grpc.CallOption) (*wire.PauseResponse, error) {
+	return nil, errors.New("not through the pool")
+}
+
+func (w *fakeWorker) Continue(context.Context, *wire.ContinueRequest, ...grpc.CallOption) (*wire.ContinueResponse, error) {
+	return nil, errors.New("not through the pool")
 }
 
 func (w *fakeWorker) ordered() string {
@@ -344,6 +359,45 @@ func (p *fakePool) Lease(pod, nonce, id string) (*lease.Lease, error) {
 			Release: end(&w.released), Leave: end(&w.left), Destroy: end(&w.destroys), Suspect: func() {}}), nil
 	}
 	return nil, pool.ErrGone
+}
+
+func (p *fakePool) Pause(_ context.Context, pod, nonce, id string, _ time.Duration) error {
+	return p.switchTo(pod, nonce, id, true)
+}
+
+func (p *fakePool) Continue(_ context.Context, pod, nonce, id string) error {
+	return p.switchTo(pod, nonce, id, false)
+}
+
+func (p *fakePool) switchTo(pod, nonce, id string, paused bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.wake()
+	for _, w := range p.workers {
+		if w.state.Pod != pod || w.state.Nonce != nonce {
+			continue
+		}
+		if paused && w.stubborn {
+			return errors.New("its caller writes to its stdin")
+		}
+		was := maps.Clone(w.state.Paused)
+		if was == nil {
+			was = map[string]time.Time{}
+		}
+		if paused {
+			was[id] = time.Now()
+			w.state.Used--
+		} else {
+			if w.state.Used >= w.state.Slots {
+				return errors.New("no slot is free")
+			}
+			delete(was, id)
+			w.state.Used++
+		}
+		w.state.Paused = was
+		return nil
+	}
+	return pool.ErrGone
 }
 
 func (p *fakePool) ends(w *fakeWorker) string {

@@ -18,6 +18,7 @@ type Metrics struct {
 	detached prometheus.Counter
 	orphans  prometheus.Counter
 	fenced   prometheus.Counter
+	pauses   prometheus.Counter
 	stuck    prometheus.Gauge
 }
 
@@ -42,13 +43,15 @@ func NewMetrics() *Metrics {
 			Help: "Orders to workers to kill a session unless somebody resumes it."}),
 		fenced: prometheus.NewCounter(prometheus.CounterOpts{Name: "ffpod_fenced_total",
 			Help: "Sessions that were ended because a newer one writes the same outputs."}),
+		pauses: prometheus.NewCounter(prometheus.CounterOpts{Name: "ffpod_pauses_total",
+			Help: "Sessions that were stopped to make room for one that somebody waits for."}),
 		stuck: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ffpod_sessions_stuck",
 			Help: "Killed sessions whose process the kernel does not let go."}),
 	}
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.queue, m.running, m.sessions, m.waits, m.starts, m.resumes, m.detached, m.orphans, m.fenced, m.stuck}
+	return []prometheus.Collector{m.queue, m.running, m.sessions, m.waits, m.starts, m.resumes, m.detached, m.orphans, m.fenced, m.pauses, m.stuck}
 }
 
 // Describe implements prometheus.Collector.

@@ -5,13 +5,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/channels"
 	"github.com/ffpod/ffpod/scheduler/class"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 	"github.com/ffpod/ffpod/scheduler/lease"
 	"github.com/ffpod/ffpod/scheduler/placement"
 	"github.com/ffpod/ffpod/scheduler/store"
@@ -92,8 +93,11 @@ func (r *run) before() string {
 }
 
 func (r *run) accept(g grant) (grant, error) {
-	if g.err == nil {
+	switch {
+	case g.err == nil:
 		r.state, r.attempt = store.Leased, g.attempt
+	case g.decision.Verdict == placement.Local:
+		r.decision = g.decision
 	}
 	return g, g.err
 }
@@ -101,28 +105,74 @@ func (r *run) accept(g grant) (grant, error) {
 // dispatch walks the queue once, in order, and grants what can be granted. What
 // an earlier session takes, a later one does not see.
 func (s *Scheduler) dispatch(ctx context.Context) error {
+	continued, err := s.walk(ctx)
+	for _, c := range continued {
+		s.goOn(c)
+	}
+	return err
+}
+
+// walk is dispatch with the mutex held. It returns the paused sessions that have
+// their turn.
+func (s *Scheduler) walk(ctx context.Context) ([]placement.Continuation, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.waiters) == 0 {
-		return nil
+	if len(s.waiters) == 0 && !s.pausing() {
+		return nil, nil
 	}
 	queue, err := s.cfg.Store.Queue(ctx)
 	if err != nil {
-		return fmt.Errorf("read the queue: %w", err)
+		return nil, fmt.Errorf("read the queue: %w", err)
 	}
 	snap, known := s.snapshot()
-	round := placement.NewRound(snap)
-	for i, q := range queue {
+	round, position := placement.NewRound(snap), 0
+	for i := range placement.Order(waiting(queue), s.held(), s.cfg.Now()) {
+		q := queue[i]
+		position++
 		w := s.waiters[q.ID]
 		if w == nil { // another replica's, or being given up: it keeps what it would get
 			round.Take(round.Decide(requestOf(q), placement.Policy(q.Policy), s.cfg.Now()))
 			continue
 		}
-		if err := s.place(ctx, w, q, i+1, round, known); err != nil {
-			return err
+		if err := s.place(ctx, w, q, position, round, known); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	continued := round.Continue(s.cfg.Now())
+	for _, c := range continued {
+		s.moving[c.Session] = true
+	}
+	return continued, nil
+}
+
+// waiting is the queue as placement orders it.
+func waiting(queue []store.Session) []placement.Waiting {
+	all := make([]placement.Waiting, len(queue))
+	for i, q := range queue {
+		all[i] = placement.Waiting{Kind: q.Kind, Caller: owner(q.Caller), Asked: q.Times.Queued}
+	}
+	return all
+}
+
+// held is what runs on workers from here. The mutex is held.
+func (s *Scheduler) held() placement.Held {
+	held := placement.Held{Callers: map[string]int{}}
+	for _, r := range s.sessions {
+		if !r.placed.Load() {
+			continue
+		}
+		held.Total++
+		held.Callers[owner(r.caller)]++
+		if placement.Priority(r.kind) < placement.Priority(string(ffmpeg.Playback)) {
+			held.Low++
+		}
+	}
+	return held
+}
+
+// pausing tells whether a session of a warm worker is paused. The mutex is held.
+func (s *Scheduler) pausing() bool {
+	return slices.ContainsFunc(s.cfg.Pool.Workers(), func(w channels.WorkerState) bool { return len(w.Paused) > 0 })
 }
 
 // place decides one waiter and carries the decision out as far as it takes no
@@ -149,6 +199,7 @@ func (s *Scheduler) place(ctx context.Context, w *waiter, q store.Session, posit
 		if granted {
 			s.answer(w, g)
 			round.Take(d)
+			s.viewers.note(d.Viewer, d.Pod)
 			return nil
 		}
 		round.Without(d) // what looked free was not: look on
@@ -166,11 +217,21 @@ func (s *Scheduler) grant(ctx context.Context, q *store.Session, g *grant, right
 		return false, nil
 	}
 	*q, g.attempt = after, after.Attempt
-	if g.decision.Verdict == placement.Job {
-		s.granted[g.decision.Class]++
+	switch d := g.decision; {
+	case d.Verdict == placement.Job:
+		s.granted[d.Class]++
 		return true, nil
+	case len(d.Pause) > 0: // the worker is asked later: it takes time
+		for _, id := range d.Pause {
+			s.moving[id] = true
+		}
+		return true, nil
+	case d.Verdict == placement.Standby:
+		g.lease, err = s.cfg.Standbys.Take(d.Pod, d.Nonce, q.ID)
+	default:
+		g.lease, err = s.cfg.Pool.Lease(d.Pod, d.Nonce, q.ID)
 	}
-	if g.lease, err = s.cfg.Pool.Lease(g.decision.Pod, g.decision.Nonce, q.ID); err == nil {
+	if err == nil {
 		return true, nil
 	}
 	s.log.Debug("slot is not free", zap.String("session", q.ID), zap.String("worker", g.decision.Pod), zap.Error(err))
@@ -189,13 +250,18 @@ func (s *Scheduler) answer(w *waiter, g grant) {
 }
 
 // ungrant forgets a Job that was granted: the launcher counts it from now on, or
-// it is not made.
+// it is not made. It forgets pauses likewise: they are orders now, or never will be.
 func (s *Scheduler) ungrant(g grant) {
-	if g.decision.Verdict != placement.Job {
+	if g.decision.Verdict != placement.Job && len(g.decision.Pause) == 0 {
 		return
 	}
 	s.mu.Lock()
-	s.granted[g.decision.Class]--
+	if g.decision.Verdict == placement.Job {
+		s.granted[g.decision.Class]--
+	}
+	for _, id := range g.decision.Pause {
+		delete(s.moving, id)
+	}
 	s.mu.Unlock()
 	s.nudge()
 }
@@ -217,57 +283,33 @@ func (s *Scheduler) tell(ctx context.Context, w *waiter, reason string, position
 	return nil
 }
 
-// snapshot is everything that could run a session, now.
-func (s *Scheduler) snapshot() (placement.Snapshot, map[string]class.Class) {
-	var snap placement.Snapshot
-	known := map[string]class.Class{}
-	for _, c := range s.cfg.Classes.List() {
-		known[c.Name] = c
-		snap.Classes = append(snap.Classes, placement.Class{
-			Name: c.Name, Kinds: c.Kinds, Cost: c.Cost, Jobs: c.Jobs,
-			ActiveJobs: s.activeJobs(c.Name), Replicas: int(c.Replicas), Devices: devices(c), Egress: c.Egress,
-		})
+// replicas is how many warm workers a class has or, where the scheduler scales it,
+// may have: a class at zero is worth waiting for.
+func replicas(c class.Class) int {
+	if c.Scale == nil {
+		return int(c.Replicas)
 	}
-	for _, w := range s.cfg.Pool.Workers() {
-		snap.Workers = append(snap.Workers, placement.Worker{
-			Class: w.Class, Pod: w.Pod, Nonce: w.Nonce, Node: w.Node, Slots: w.Slots, Used: w.Used,
-			Ready: w.Ready, Draining: w.Draining, Build: w.FFmpegBuild,
-		})
-	}
-	return snap, known
+	return max(int(c.Replicas), c.Scale.Max)
 }
 
-// activeJobs counts the Jobs of a class, made or granted.
-func (s *Scheduler) activeJobs(class string) int {
-	return s.cfg.Jobs.Active(class) + s.granted[class]
-}
-
-// devices lists the extended resources of a class's pods, and what else it says
-// they hold.
-func devices(class class.Class) []string {
-	names := slices.Clone(class.Devices)
-	for _, c := range class.Template.Spec.Containers {
-		for name := range c.Resources.Limits {
-			domain, _, extended := strings.Cut(string(name), "/")
-			if extended && domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io") {
-				names = append(names, string(name))
-			}
+// Waiting counts the sessions in the queue that would have a warm worker of the
+// class, if every class had a free one.
+func (s *Scheduler) Waiting(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiters) == 0 {
+		return 0
+	}
+	snap, _ := s.snapshot()
+	snap.Workers = nil
+	for _, c := range snap.Classes {
+		snap.Workers = append(snap.Workers, placement.Worker{Class: c.Name, Pod: "any of " + c.Name, Slots: 1, Ready: true})
+	}
+	n := 0
+	for _, w := range s.waiters {
+		if d := placement.Decide(snap, w.run.request(), w.run.policy, s.cfg.Now()); d.Verdict == placement.Warm && d.Class == name {
+			n++
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// rightOf is the right to what a decision chose.
-func rightOf(d placement.Decision, worker placement.Worker) store.Right {
-	right := store.Right{Class: d.Class, Pod: d.Pod, Node: d.Node}
-	if d.Verdict == placement.Warm {
-		right.Worker, right.Limit = d.Pod+"/"+d.Nonce, worker.Slots
-	}
-	return right
-}
-
-// requestOf is the request of a session that another replica holds.
-func requestOf(q store.Session) placement.Request {
-	return placement.Request{Kind: q.Kind, Class: q.WantClass, Hardware: q.Hardware, Build: q.Build, Asked: q.Times.Queued}
+	return n
 }

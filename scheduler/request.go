@@ -80,8 +80,27 @@ func (r *run) wants() error {
 		wait, r.bounded = time.Duration(ms)*time.Millisecond, true
 	}
 	r.deadline = r.asked.Add(wait)
-	r.hardware = r.command.Requirements().Hardware
+	r.needs = r.command.Requirements()
+	r.encodes = placement.EncodesInHardware(r.needs.Capabilities)
+	if len(r.outputs) > 0 {
+		r.viewer = owner(r.caller) + "\x00" + r.outputs[0]
+	}
+	if !r.bounded {
+		r.deadline = r.asked.Add(max(wait, r.leastWait()))
+	}
 	return nil
+}
+
+// leastWait is how long kinds wait that nobody watches, or that are asked once in
+// their caller's life, whatever the queue's bound is.
+func (r *run) leastWait() time.Duration {
+	if _, asks := r.command.HardwareProbe(); asks {
+		return probeWait
+	}
+	if placement.Pausable(r.kind) {
+		return idleWait
+	}
+	return 0
 }
 
 // admit puts the session at the end of the queue.
@@ -92,7 +111,7 @@ func (r *run) admit(ctx context.Context) error {
 	}
 	err := r.sched.cfg.Store.Add(ctx, store.Session{
 		ID: r.id, Caller: r.caller, Kind: r.kind, WantClass: r.start.GetClass(), Policy: string(r.policy),
-		Hardware: r.hardware, Build: r.start.GetBuild(), Priority: placement.Priority(r.kind),
+		Hardware: r.needs.Hardware, Build: r.start.GetBuild(), Priority: placement.Priority(r.kind),
 	})
 	switch {
 	case errors.Is(err, store.ErrDuplicate):
@@ -122,8 +141,11 @@ func (r *run) enter() bool {
 // request is what placement needs to know.
 func (r *run) request() placement.Request {
 	return placement.Request{
-		Kind: r.kind, Class: r.start.GetClass(), Hardware: r.hardware,
-		Build: r.start.GetBuild(), SameBuild: r.sched.cfg.SameBuild, Asked: r.asked, Avoid: r.avoid,
+		Kind: r.kind, Class: r.start.GetClass(), Needs: r.needs.Capabilities, Hardware: r.needs.Hardware,
+		Build: r.start.GetBuild(), SameBuild: r.sched.cfg.SameBuild,
+		Realtime: r.needs.Realtime, Network: r.needs.Network, LocalOK: r.start.GetLocal(),
+		Viewer: r.viewer, Caller: owner(r.caller), CallerLimit: r.sched.cfg.CallerLimit,
+		Asked: r.asked, Fallback: r.sched.cfg.Fallback[r.kind], Avoid: r.avoid,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/class"
 	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 	"github.com/ffpod/ffpod/scheduler/job"
 	"github.com/ffpod/ffpod/scheduler/lease"
@@ -39,11 +41,13 @@ type run struct {
 	start    *wire.Start // nil for a session that was resumed
 	command  ffmpeg.Command
 	kind     string
+	needs    ffmpeg.Requirements
+	encodes  bool     // in hardware
+	viewer   string   // whom it is for, as far as its outputs tell
 	outputs  []string // keys
 	claimed  bool     // they are fenced in this session's name
 	resumes  bool     // the shim dials again when its stream ends
 	policy   placement.Policy
-	hardware []string
 	deadline time.Time // for the wait
 	bounded  bool      // the caller named the bound: it covers a Job's start too
 
@@ -60,6 +64,8 @@ type run struct {
 	at       atomic.Pointer[place] // where it runs or ran; any goroutine
 	owned    atomic.Bool           // the caller is proved to be the session's; any goroutine
 	begun    atomic.Bool           // Start was sent to a worker that has not refused it
+	placed   atomic.Bool           // it holds a lease; any goroutine
+	switched atomic.Int64          // when it was last paused or continued, Unix nanoseconds; any goroutine
 	epoch    atomic.Uint64         // of the stream to the worker
 	attempts int
 	failure  error // of the last attempt
@@ -118,9 +124,12 @@ func (r *run) progress(phase, reason string, position int) {
 // lease makes what was granted usable: a warm slot is, a Job is launched.
 func (r *run) lease(ctx context.Context, won grant) error {
 	r.decision, r.times.leased = won.decision, r.now()
-	if won.lease != nil {
+	switch {
+	case won.lease != nil:
 		r.hold(won.lease, won.build)
 		return nil
+	case len(won.decision.Pause) > 0:
+		return r.makeRoom(ctx, won)
 	}
 	bound := r.sched.cfg.JobStart
 	if r.bounded {
@@ -131,7 +140,15 @@ func (r *run) lease(ctx context.Context, won grant) error {
 	defer cancel()
 	r.progress("starting", won.decision.Reason, 0)
 	r.sched.ungrant(won) // from here on the launcher counts it, and keeps the limit itself
-	held, err := r.sched.cfg.Jobs.Launch(launch, won.class, r.id, func(reason string) { r.progress("starting", reason, 0) })
+	launch, giveUp := context.WithCancelCause(launch)
+	defer giveUp(nil)
+	held, err := r.sched.cfg.Jobs.Launch(launch, won.class, r.id, func(reason string) {
+		r.progress("starting", reason, 0)
+		if why := r.sched.heldByWarm(won.class, reason); why != nil && r.policy != placement.JobOnly {
+			timer := time.AfterFunc(heldPatience, func() { giveUp(why) })
+			context.AfterFunc(launch, func() { timer.Stop() })
+		}
+	})
 	switch {
 	case err == nil:
 		r.hold(held, "")
@@ -140,6 +157,8 @@ func (r *run) lease(ctx context.Context, won grant) error {
 		return context.Cause(ctx)
 	case errors.Is(err, job.ErrLimit):
 		return &elsewhere{cause: err, free: true, avoid: placement.AvoidJobs(won.class.Name)}
+	case errors.Is(context.Cause(launch), errHeld):
+		return &elsewhere{cause: context.Cause(launch), free: true, avoid: placement.AvoidJobs(won.class.Name), span: avoidJobs}
 	}
 	if launch.Err() != nil && !errors.Is(err, late) {
 		err = fmt.Errorf("%w: %w", late, err)
@@ -147,9 +166,33 @@ func (r *run) lease(ctx context.Context, won grant) error {
 	return &elsewhere{cause: fmt.Errorf("launch a Job of class %s: %w", won.class.Name, err), avoid: placement.AvoidJobs(won.class.Name), span: avoidJobs}
 }
 
+// errHeld is why a Job is given up that waits for what warm workers hold.
+var errHeld = errors.New("the warm workers hold what a Job would need")
+
+// heldByWarm says that a Job cannot start for want of a device that the class's own
+// warm workers have: its session gets one of their slots sooner than a device. Who
+// adds nodes by autoscaling has no warm worker that is full, or says policy job.
+func (s *Scheduler) heldByWarm(c class.Class, reason string) error {
+	if !strings.Contains(reason, "Insufficient") && !strings.Contains(reason, "cannot allocate all claims") {
+		return nil
+	}
+	for _, device := range c.Holds() {
+		if !strings.Contains(reason, "Insufficient "+device) && !strings.Contains(reason, "cannot allocate all claims") {
+			continue
+		}
+		for _, w := range s.cfg.Pool.Workers() {
+			if w.Class == c.Name && w.Ready && !w.Draining {
+				return fmt.Errorf("class %s: %w: %s", c.Name, errHeld, device)
+			}
+		}
+	}
+	return nil
+}
+
 func (r *run) hold(l *lease.Lease, build string) {
 	r.held, r.worker, r.build, r.times.ready = l, l.Worker(), build, r.now()
 	r.at.Store(&place{r.worker, string(r.decision.Verdict)})
+	r.placed.Store(true)
 }
 
 // place is a worker and the placement that chose it.

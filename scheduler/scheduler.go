@@ -30,6 +30,8 @@ type classes interface {
 type workers interface {
 	reachable
 	Lease(pod, nonce, session string) (*lease.Lease, error)
+	Pause(ctx context.Context, pod, nonce, session string, most time.Duration) error
+	Continue(ctx context.Context, pod, nonce, session string) error
 	Changed() <-chan struct{}
 }
 
@@ -39,6 +41,11 @@ type jobs interface {
 	Discard(session string)
 	Active(class string) int
 	Changed() <-chan struct{}
+}
+
+type standbys interface {
+	Free() []channels.WorkerState
+	Take(pod, nonce, session string) (*lease.Lease, error)
 }
 
 // reachable are workers that run sessions already, also those of an earlier
@@ -60,6 +67,18 @@ type Config struct {
 	Store   store.Store
 	Metrics *Metrics
 
+	// Standbys are the Jobs made ahead of need. Nil: there are none.
+	Standbys standbys
+	// Unable says in Kubernetes' words why pods of a class do not run now. Nil:
+	// nobody knows.
+	Unable func(class string) string
+
+	// CallerLimit is the most sessions of one ServiceAccount on workers. 0: any
+	// number.
+	CallerLimit int
+	// Fallback is what becomes of a kind that has waited, where it is not the
+	// default of placement.FallbackOf.
+	Fallback map[string]placement.Fallback
 	// Policy is for sessions that name none. Defaults to warm-then-job.
 	Policy placement.Policy
 	// SameBuild refuses workers whose ffmpeg is another build than the caller's.
@@ -90,6 +109,9 @@ const (
 	avoidWorker  = 5 * time.Second  // after it refused
 	avoidJobs    = 20 * time.Second // of a class, after one did not start
 	pollInterval = time.Second      // of the dispatcher while sessions wait
+	probeWait    = 10 * time.Minute // for Jellyfin's questions about the hardware: it asks once in its life
+	idleWait     = 30 * time.Minute // for what is measured when there is time
+	heldPatience = 2 * time.Second  // of a Job for a device that warm workers of its own class hold
 
 	shimGone   = 120 * time.Millisecond // for a living shim to dial again
 	shimSilent = 20 * time.Second       // for one whose worker could not be reached
@@ -124,7 +146,10 @@ type Scheduler struct {
 	adopted  map[string]lease.Worker // sessions of other schedulers, by the workers' word
 	ordered  map[string]bool         // of those, the ones that are being orphaned
 	waiters  map[string]*waiter
-	granted  map[string]int // Jobs granted but not yet given to Jobs, by class
+	granted  map[string]int  // Jobs granted but not yet given to Jobs, by class
+	moving   map[string]bool // sessions that are about to be paused or continued
+	profiles profiles
+	viewers  viewers
 }
 
 // New makes a scheduler. Run must run for sessions to be placed.
@@ -150,13 +175,16 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics()
 	}
+	if cfg.Unable == nil {
+		cfg.Unable = func(string) string { return "" }
+	}
 	if cfg.Grace == 0 {
 		cfg.Grace = session.DefaultGrace
 	}
 	return &Scheduler{
 		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), fences: fence.New(), begun: time.Now(), silent: shimSilent, stopping: make(chan struct{}),
 		live: map[*run]struct{}{}, sessions: map[string]*run{}, adopted: map[string]lease.Worker{}, ordered: map[string]bool{},
-		waiters: map[string]*waiter{}, granted: map[string]int{},
+		waiters: map[string]*waiter{}, granted: map[string]int{}, moving: map[string]bool{}, profiles: newProfiles(),
 	}, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ffpod/ffpod/cmd/ffmpeg/decision"
 	"github.com/ffpod/ffpod/cmd/ffmpeg/visible"
 	"github.com/ffpod/ffpod/podexec/buildid"
 	"github.com/ffpod/ffpod/podexec/session"
@@ -45,6 +46,7 @@ func (s *shim) request() (*wire.Start, error) {
 		WaitMs:  uint32(s.settings.Wait.Milliseconds()),
 		Nice:    niceness(),
 		Resumes: true,
+		Local:   s.mayFallBack(),
 		Outputs: visible.Outputs(&s.command, s.settings.Shared),
 	}
 	if s.program == ffmpeg.FFprobe {
@@ -54,6 +56,12 @@ func (s *shim) request() (*wire.Start, error) {
 		start.Argv = append(start.Argv, []byte(a))
 	}
 	return start, nil
+}
+
+// mayFallBack tells whether the command may run here if no worker can be had.
+func (s *shim) mayFallBack() bool {
+	may, _ := decision.MayFallBack(s.settings, s.command)
+	return may
 }
 
 // newSession makes a UUIDv7: unique for ever, and sorted by time in lists.

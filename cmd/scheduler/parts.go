@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,9 @@ import (
 	"github.com/ffpod/ffpod/scheduler/lease"
 	"github.com/ffpod/ffpod/scheduler/placement"
 	"github.com/ffpod/ffpod/scheduler/pool"
+	"github.com/ffpod/ffpod/scheduler/scale"
 	"github.com/ffpod/ffpod/scheduler/server"
+	"github.com/ffpod/ffpod/scheduler/standby"
 	"github.com/ffpod/ffpod/scheduler/store"
 )
 
@@ -37,6 +40,8 @@ type parts struct {
 	classes      *class.Watcher
 	pool         *pool.Pool
 	jobs         *job.Launcher
+	standbys     *standby.Maker
+	scaler       *scale.Scaler
 	scheduler    *scheduler.Scheduler
 	certificates *server.Certificates
 	auth         *server.Authenticator
@@ -69,10 +74,12 @@ func build(ctx context.Context, conf config.Configuration, getenv func(string) s
 	if p.jobs, err = job.New(job.Config{Client: client, Namespace: self.Namespace, Open: open, Log: log, Grace: conf.Session.Grace.Duration}); err != nil {
 		return nil, err
 	}
+	p.standbys = standby.New(standby.Config{List: p.classes.List, Jobs: p.jobs, Unplaced: p.pool.Unplaced, Log: log})
 	metrics, inForce := scheduler.NewMetrics(), server.NewPolicyMetric()
 	if p.scheduler, err = scheduler.New(scheduler.Config{
 		Namespace: self.Namespace, Version: version,
-		Classes: p.classes, Pool: p.pool, Jobs: p.jobs, Metrics: metrics, Log: log,
+		Classes: p.classes, Pool: p.pool, Jobs: p.jobs, Standbys: p.standbys, Unable: p.unable, Metrics: metrics, Log: log,
+		CallerLimit: conf.Queue.PerCaller, Fallback: fallbacks(conf.Placement.Fallback),
 		Store:  store.NewMemory(store.MemoryConfig{Limit: conf.Queue.Limit, History: conf.Session.History}),
 		Policy: placement.Policy(conf.Placement.Policy), SameBuild: conf.Placement.Builds == "same",
 		Wait: conf.Queue.Timeout.Duration, JobStart: conf.Session.JobStart.Duration, Grace: conf.Session.Grace.Duration,
@@ -80,9 +87,12 @@ func build(ctx context.Context, conf config.Configuration, getenv func(string) s
 	}); err != nil {
 		return nil, err
 	}
+	p.scaler = scale.New(scale.Config{
+		Client: client, Namespace: self.Namespace, List: p.classes.List, Pool: p.pool, Waiting: p.scheduler.Waiting, Unable: p.pool.Unable, Log: log,
+	})
 	p.secure(client, self, inForce)
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics, inForce)
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics, inForce, p.scaler)
 	p.health = &server.Health{Checks: p.checks(), Metrics: registry}
 	p.operators = &server.Operators{Status: p.scheduler.Status, Checks: p.health.Checks, Policies: p.policies.Last, Pod: self.Pod, Log: log}
 	return p, p.listen()
@@ -132,6 +142,22 @@ func (p *parts) egress() (most ffmpeg.Egress, known bool) {
 	return most, p.classes.Synced()
 }
 
+// unable is why pods of a class do not run now, in Kubernetes' words.
+func (p *parts) unable(name string) string {
+	c, _ := p.classes.Get(name)
+	return cmp.Or(p.jobs.Unable(name), p.pool.Unable(name), c.Unable)
+}
+
+// fallbacks are the configured ones in placement's words.
+func fallbacks(by map[string]config.Fallback) map[string]placement.Fallback {
+	then := map[string]placement.Verdict{"wait": placement.Wait, "local": placement.Local, "fail": placement.Reject}
+	all := map[string]placement.Fallback{}
+	for kind, f := range by {
+		all[kind] = placement.Fallback{Then: then[f.Then], After: f.After.Duration}
+	}
+	return all
+}
+
 // checks are the conditions of readiness.
 func (p *parts) checks() []server.Check {
 	unless := func(ok func() bool, words string) func() error {
@@ -165,7 +191,7 @@ func (p *parts) run(ctx context.Context) error {
 	alive, end := context.WithCancel(alive)
 	defer end()
 	for _, part := range []func(context.Context) error{
-		p.classes.Run, p.pool.Run, p.jobs.Run, p.scheduler.Run, p.certificates.Run, p.policies.Run, p.probe,
+		p.classes.Run, p.pool.Run, p.jobs.Run, p.standbys.Run, p.scaler.Run, p.scheduler.Run, p.certificates.Run, p.policies.Run, p.probe,
 		func(ctx context.Context) error { return p.health.Serve(ctx, p.http) },
 	} {
 		group.Go(func() error { return part(alive) })

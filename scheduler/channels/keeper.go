@@ -84,7 +84,9 @@ type WorkerState struct {
 	// Ready counts as full.
 	Ready bool
 	// Draining: no new sessions; those that run may go on.
-	Draining                   bool
+	Draining bool
+	// Paused are the sessions that are stopped and hold no slot, since when.
+	Paused                     map[string]time.Time
 	FFmpegBuild, FFmpegVersion string
 	// Description is the last answer of the present boot, nil before the first
 	// one. It is not to be changed.
@@ -376,5 +378,31 @@ func (k *Keeper) Part(podUID string) {
 	defer k.mu.Unlock()
 	if w := k.workers[types.UID(podUID)]; w != nil {
 		w.parting = true
+	}
+}
+
+// Cordon keeps a worker that has no session from getting one, which makes it
+// Draining, until Uncordon. False: it has one.
+func (k *Keeper) Cordon(podUID string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	w := k.workers[types.UID(podUID)]
+	switch {
+	case w == nil: // nobody can lease it
+		return true
+	case w.boot != nil && !w.boot.over && w.boot.slots.used() > 0:
+		return false
+	}
+	w.cordoned = true
+	return true
+}
+
+// Uncordon lets a worker have sessions again.
+func (k *Keeper) Uncordon(podUID string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if w := k.workers[types.UID(podUID)]; w != nil && w.cordoned {
+		w.cordoned = false
+		k.config.Wake()
 	}
 }

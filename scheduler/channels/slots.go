@@ -31,22 +31,24 @@ type slots struct {
 	released map[string]time.Time // ended with an exit, not to be counted by older answers
 	doubtful map[string]time.Time // left or given up, counted until a newer answer
 	ending   map[string]bool      // left or given up and, by the worker's word, not over yet
+	paused   map[string]time.Time // stopped since then: they hold no slot
+	resumed  time.Time            // when the last of them was continued
 }
 
 func newSlots() slots {
 	return slots{held: map[string]*hold{}, shells: map[*hold]bool{}, told: map[string]bool{},
-		released: map[string]time.Time{}, doubtful: map[string]time.Time{}, ending: map[string]bool{}}
+		released: map[string]time.Time{}, doubtful: map[string]time.Time{}, ending: map[string]bool{}, paused: map[string]time.Time{}}
 }
 
 func (s *slots) used() int {
 	n := 0
-	for _, h := range s.held {
-		if !h.over {
+	for session, h := range s.held {
+		if !h.over && s.paused[session].IsZero() {
 			n++
 		}
 	}
 	for session := range s.told {
-		if s.held[session] == nil {
+		if s.held[session] == nil && s.paused[session].IsZero() {
 			n++
 		}
 	}
@@ -127,6 +129,7 @@ func (s *slots) tell(d *wire.Description, asked, now time.Time, grace time.Durat
 	known := map[string]bool{}
 	for _, session := range d.GetSessions() {
 		known[session.GetSession()] = true
+		s.tellPause(session, asked)
 		if at, ok := s.released[session.GetSession()]; session.GetExit() == nil && !(ok && at.After(asked)) {
 			s.told[session.GetSession()] = true
 		}
@@ -134,6 +137,11 @@ func (s *slots) tell(d *wire.Description, asked, now time.Time, grace time.Durat
 	for session := range s.ending {
 		if !s.told[session] {
 			delete(s.ending, session)
+		}
+	}
+	for session := range s.paused {
+		if !known[session] {
+			delete(s.paused, session)
 		}
 	}
 	forget(s.released, asked)
@@ -150,6 +158,30 @@ func (s *slots) tell(d *wire.Description, asked, now time.Time, grace time.Durat
 		}
 	}
 	return forgotten
+}
+
+// tellPause takes the worker's word on whether a session is paused, unless an order
+// was carried out since it was asked.
+func (s *slots) tellPause(session *wire.SessionState, asked time.Time) {
+	at, paused := s.paused[session.GetSession()]
+	switch {
+	case session.GetPaused() && session.GetExit() == nil && !paused:
+		if s.resumed.IsZero() || !s.resumed.After(asked) {
+			s.paused[session.GetSession()] = asked
+		}
+	case paused && !at.After(asked) && (!session.GetPaused() || session.GetExit() != nil):
+		delete(s.paused, session.GetSession())
+	}
+}
+
+// pause notes that a session holds no slot, or does again.
+func (s *slots) pause(session string, paused bool, now time.Time) {
+	if paused {
+		s.paused[session] = now
+		return
+	}
+	delete(s.paused, session)
+	s.resumed = now
 }
 
 // forget drops what an answer to a question asked then has settled.

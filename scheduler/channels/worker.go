@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -46,6 +47,7 @@ type worker struct {
 	wanted   int              // callers that wait for a channel
 	answered bool
 	parting  bool
+	cordoned bool
 	fault    error // of the last try at a channel
 
 	quiet string // what the last read told against it: see quietness
@@ -66,7 +68,7 @@ func (w *worker) announce() {
 }
 
 func (w *worker) draining() bool {
-	return w.pod.DeletionTimestamp != nil || w.boot != nil && w.boot.description.GetDraining()
+	return w.cordoned || w.pod.DeletionTimestamp != nil || w.boot != nil && w.boot.description.GetDraining()
 }
 
 func (w *worker) state() WorkerState {
@@ -79,6 +81,7 @@ func (w *worker) state() WorkerState {
 	}
 	if b := w.boot; b != nil && !b.over {
 		s.Worker, s.Slots, s.Used, s.Ready = b.worker, b.slots.total, b.slots.used(), w.conn != nil && w.conn.silent == 0
+		s.Paused = maps.Clone(b.slots.paused)
 		s.Description, s.Asked, s.Since, s.Ended = b.description, b.asked, b.since, b.idle
 		s.FFmpegBuild, s.FFmpegVersion = b.description.GetFfmpegBuild(), b.description.GetFfmpegVersion()
 	}

@@ -77,6 +77,19 @@ type Placement struct {
 	// Builds says what becomes of a worker whose ffmpeg is another build than
 	// the caller's: any accepts it, same refuses it. Defaults to any.
 	Builds string `json:"builds"`
+	// Fallback says, by kind of session, what becomes of one that no worker can take:
+	// wait (as long as the queue lets it), local (the caller runs it, if it can) or
+	// fail. Defaults to local after 5s for image and trickplay, whose caller kills
+	// them soon, and to wait for the others.
+	Fallback map[string]Fallback `json:"fallback,omitempty"`
+}
+
+// Fallback is what becomes of a session that no worker can take.
+type Fallback struct {
+	// Then is wait, local or fail.
+	Then string `json:"then"`
+	// After is how long it waits first; 0s: not at all. Not read for wait.
+	After Duration `json:"after"`
 }
 
 // Queue bounds the sessions that wait.
@@ -86,6 +99,9 @@ type Queue struct {
 	// Timeout is the longest wait of a session that names no bound of its own.
 	// Defaults to 2m.
 	Timeout Duration `json:"timeout"`
+	// PerCaller is the most sessions of one ServiceAccount on workers at a time; more
+	// wait. 0: any number. Defaults to 0.
+	PerCaller int `json:"perCaller"`
 }
 
 // Session bounds one session.
@@ -136,12 +152,13 @@ type Duration = metav1.Duration
 // Default returns the configuration of a file that sets nothing.
 func Default() Configuration {
 	d := func(t time.Duration) Duration { return Duration{Duration: t} }
+	soon := Fallback{Then: "local", After: d(5 * time.Second)}
 	return Configuration{
 		APIVersion: APIVersion,
 		Kind:       Kind,
 		Listen:     Listen{GRPC: ":7443", HTTP: ":8080", Operators: fmt.Sprintf("127.0.0.1:%d", api.Port)},
 		Auth:       Auth{Audience: "ffpod", AllowedServiceAccounts: []string{"ffpod-client", "jellyfin"}},
-		Placement:  Placement{Policy: "warm-then-job", Builds: "any"},
+		Placement:  Placement{Policy: "warm-then-job", Builds: "any", Fallback: map[string]Fallback{"image": soon, "trickplay": soon}},
 		Queue:      Queue{Limit: 256, Timeout: d(2 * time.Minute)},
 		Session:    Session{Grace: d(5 * time.Minute), JobStart: d(3 * time.Minute), History: 1000},
 		TLS: TLS{Mode: TLSSelf, Directory: "/etc/ffpod/tls", CALifetime: d(365 * 24 * time.Hour),

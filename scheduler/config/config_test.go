@@ -47,7 +47,7 @@ func TestOverDefaults(t *testing.T) {
 	want := Default()
 	want.Listen = Listen{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:8080", Operators: "127.0.0.1:8081"}
 	want.Auth.AllowedServiceAccounts = []string{"media-player"}
-	want.Placement = Placement{Policy: "job", Builds: "same"}
+	want.Placement.Policy, want.Placement.Builds = "job", "same"
 	want.TLS.Mode, want.TLS.Directory = TLSSecret, "/tls"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"path/filepath"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/ffpod/ffpod/scheduler/class"
 )
 
 // Validate returns every problem, each as "path: what is wrong". An empty
@@ -25,6 +28,8 @@ func (c Configuration) Validate() []error {
 	p.oneOf("placement.policy", c.Placement.Policy, "warm-then-job", "warm", "job")
 	p.oneOf("placement.builds", c.Placement.Builds, "any", "same")
 	p.between("queue.limit", c.Queue.Limit, 1, 100_000)
+	p.fallback(c.Placement.Fallback)
+	p.between("queue.perCaller", c.Queue.PerCaller, 0, 100_000)
 	p.within("queue.timeout", c.Queue.Timeout, time.Second, 24*time.Hour)
 	p.within("session.grace", c.Session.Grace, time.Second, 24*time.Hour)
 	p.within("session.jobStart", c.Session.JobStart, time.Second, time.Hour)
@@ -50,6 +55,19 @@ func (p *problems) address(path, value string) {
 	}
 	if _, err := net.LookupPort("tcp", port); err != nil {
 		p.add(path, "%q has no port between 0 and 65535", value)
+	}
+}
+
+func (p *problems) fallback(by map[string]Fallback) {
+	for _, kind := range slices.Sorted(maps.Keys(by)) {
+		path := "placement.fallback." + kind
+		if !slices.Contains(class.Kinds(), kind) {
+			p.add(path, "there is no such kind of session; there are: %s", strings.Join(class.Kinds(), ", "))
+		}
+		p.oneOf(path+".then", by[kind].Then, "wait", "local", "fail")
+		if d := by[kind].After.Duration; d < 0 || d > time.Hour {
+			p.add(path+".after", "%s is not between 0s and 1h", d)
+		}
 	}
 }
 

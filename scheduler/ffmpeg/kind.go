@@ -22,6 +22,11 @@ const (
 	Other     Kind = "other"
 )
 
+// Kinds are all of them.
+func Kinds() []Kind {
+	return []Kind{Probe, Playback, Live, Image, Trickplay, Subtitle, Loudness, Keyframes, Other}
+}
+
 func classify(c *Command) Kind {
 	switch {
 	case c.Information != "":

@@ -26,18 +26,19 @@ type traits struct {
 	urgent   bool // somebody waits for it: others make room
 	limited  bool // its caller kills it when it does not start soon
 	pausable bool // nobody watches it run
+	nice     uint32
 }
 
 var kinds = map[string]traits{
 	"probe":     {priority: 50, urgent: true},
 	"playback":  {priority: 40, urgent: true},
 	"live":      {priority: 40, urgent: true},
-	"image":     {priority: 30, limited: true},
-	"trickplay": {priority: 30, limited: true},
-	"subtitle":  {priority: 20},
+	"image":     {priority: 30, limited: true, nice: 5},
+	"trickplay": {priority: 30, limited: true, nice: 10},
+	"subtitle":  {priority: 20, nice: 5},
 	"other":     {priority: 20},
-	"loudness":  {priority: 10, pausable: true},
-	"keyframes": {priority: 10, pausable: true},
+	"loudness":  {priority: 10, pausable: true, nice: 15},
+	"keyframes": {priority: 10, pausable: true, nice: 15},
 }
 
 func traitsOf(kind string) traits {
@@ -59,6 +60,10 @@ func (t traits) patience() time.Duration {
 // Priority orders kinds, higher first: probe, then playback and live, image and
 // trickplay, subtitle and other, loudness and keyframes.
 func Priority(kind string) int { return traitsOf(kind).priority }
+
+// Nice is the least niceness of a kind on its worker, 0 to 19: what has a liveness
+// limit is never stopped, so that is how it yields.
+func Nice(kind string) uint32 { return traitsOf(kind).nice }
 
 // Pausable tells whether a session of the kind may be stopped for a while without
 // its caller taking it for dead.

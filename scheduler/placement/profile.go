@@ -69,6 +69,9 @@ func needsHardware(needs []string) bool {
 	return false
 }
 
+// EncodesInHardware tells whether the needs have an encoder of a device.
+func EncodesInHardware(needs []string) bool { return encodesInHardware(needs) }
+
 // encodesInHardware tells whether the needs have an encoder of a device, of which
 // drivers allow only so many at a time.
 func encodesInHardware(needs []string) bool {

@@ -44,7 +44,7 @@ type Vector struct {
 	Where ffmpeg.Where
 	// Egress: it goes to a worker where one may read from its caller.
 	Egress bool
-	Kind  ffmpeg.Kind
+	Kind   ffmpeg.Kind
 }
 
 //go:embed testdata/vectors.jsonl

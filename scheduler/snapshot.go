@@ -1,0 +1,247 @@
+package scheduler
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/channels"
+	"github.com/ffpod/ffpod/scheduler/class"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
+	"github.com/ffpod/ffpod/scheduler/placement"
+	"github.com/ffpod/ffpod/scheduler/store"
+)
+
+// snapshot is everything that could run a session, now. The mutex is held.
+func (s *Scheduler) snapshot() (placement.Snapshot, map[string]class.Class) {
+	snap := placement.Snapshot{Callers: map[string]int{}, Viewers: s.viewers.last}
+	known := map[string]class.Class{}
+	for _, c := range s.cfg.Classes.List() {
+		known[c.Name] = c
+		snap.Classes = append(snap.Classes, placement.Class{
+			Name: c.Name, Kinds: c.Kinds, Cost: c.Cost, Jobs: c.Jobs,
+			ActiveJobs: s.activeJobs(c.Name), Replicas: replicas(c), Devices: c.Holds(), Egress: c.Egress != ffmpeg.NoEgress,
+			Unable: s.unable(c.Name),
+		})
+	}
+	on := map[string]*occupants{}
+	for _, r := range s.sessions {
+		at := r.at.Load()
+		if at == nil || !r.placed.Load() {
+			continue
+		}
+		snap.Callers[owner(r.caller)]++
+		o := on[at.worker.Pod+"/"+at.worker.Nonce]
+		if o == nil {
+			o = new(occupants)
+			on[at.worker.Pod+"/"+at.worker.Nonce] = o
+		}
+		o.add(r)
+	}
+	workers := s.cfg.Pool.Workers()
+	s.profiles.keep(workers)
+	for _, w := range workers {
+		snap.Workers = append(snap.Workers, s.seen(w, on[w.Pod+"/"+w.Nonce]))
+	}
+	if s.cfg.Standbys != nil {
+		for _, w := range s.cfg.Standbys.Free() {
+			standby := s.seen(w, nil)
+			standby.Standby = true
+			snap.Workers = append(snap.Workers, standby)
+		}
+	}
+	return snap, known
+}
+
+// occupants are sessions of this process on one worker, as far as they matter to
+// those that come.
+type occupants struct {
+	encodes int
+	running []placement.Running
+}
+
+func (o *occupants) add(r *run) {
+	if r.encodes {
+		o.encodes++
+	}
+	if placement.Pausable(r.kind) && r.runs.Load() != 0 {
+		x := placement.Running{ID: r.id, Kind: r.kind, Hardware: len(r.needs.Hardware) > 0 || r.encodes}
+		if at := r.switched.Load(); at != 0 {
+			x.Since = time.Unix(0, at)
+		}
+		o.running = append(o.running, x)
+	}
+}
+
+// seen is a warm worker as placement sees it.
+func (s *Scheduler) seen(w channels.WorkerState, o *occupants) placement.Worker {
+	out := placement.Worker{
+		Class: w.Class, Pod: w.Pod, Nonce: w.Nonce, Node: w.Node, Slots: w.Slots, Used: w.Used,
+		Ready: w.Ready, Draining: w.Draining, Build: w.FFmpegBuild,
+		Can: s.profiles.of(w), Proving: w.Description.GetProving(), ParallelEncodes: int(w.Description.GetParallelEncodes()),
+	}
+	if l := w.Description.GetLoad(); l != nil {
+		out.Load = placement.Load{Known: true, GPUKnown: l.GetGpuKnown(), CPU: int(l.GetCpuPermille()), GPU: int(l.GetGpuPermille()),
+			Memory: l.GetMemoryBytes(), MemoryLimit: l.GetMemoryLimitBytes()}
+	}
+	if o != nil {
+		out.Encodes, out.Running = o.encodes, o.running
+		out.Running = slices.DeleteFunc(out.Running, func(x placement.Running) bool { return s.continues(w, x.ID) })
+		out.Used += len(o.running) - len(out.Running) // a slot is promised to each that is about to go on
+		for i, x := range out.Running {
+			_, paused := w.Paused[x.ID]
+			out.Running[i].Paused = paused || s.moving[x.ID] // its slot is whose it makes room for
+		}
+	}
+	return out
+}
+
+// continues tells whether a session is paused and about to go on.
+func (s *Scheduler) continues(w channels.WorkerState, id string) bool {
+	_, paused := w.Paused[id]
+	return paused && s.moving[id]
+}
+
+// profiles are what workers proved: workers that proved the same share one, so that
+// placement asks it once. The scheduler's mutex guards it.
+type profiles struct {
+	workers map[string]profiled // by pod and nonce
+	shared  map[string]*placement.Profile
+}
+
+type profiled struct {
+	of  *wire.Description
+	key string
+}
+
+func newProfiles() profiles {
+	return profiles{workers: map[string]profiled{}, shared: map[string]*placement.Profile{}}
+}
+
+// of is a worker's profile: nil for one that does not tell what it can.
+func (p *profiles) of(w channels.WorkerState) *placement.Profile {
+	d := w.Description
+	if d == nil || !d.GetProves() {
+		return nil
+	}
+	at := w.Pod + "/" + w.Nonce
+	if known, ok := p.workers[at]; ok && known.of == d {
+		return p.shared[known.key]
+	}
+	key := keyOf(d)
+	p.workers[at] = profiled{d, key}
+	if p.shared[key] == nil {
+		p.shared[key] = profileOf(d)
+	}
+	return p.shared[key]
+}
+
+// keep forgets workers that are gone, and what only they proved.
+func (p *profiles) keep(workers []channels.WorkerState) {
+	if len(p.workers) <= 2*len(workers)+16 {
+		return
+	}
+	there := map[string]bool{}
+	for _, w := range workers {
+		there[w.Pod+"/"+w.Nonce] = true
+	}
+	used := map[string]bool{}
+	for at, x := range p.workers {
+		if !there[at] {
+			delete(p.workers, at)
+			continue
+		}
+		used[x.key] = true
+	}
+	for key := range p.shared {
+		if !used[key] {
+			delete(p.shared, key)
+		}
+	}
+}
+
+func keyOf(d *wire.Description) string {
+	var b strings.Builder
+	for _, c := range d.GetCapabilities() {
+		b.WriteString(c)
+		b.WriteByte(0)
+	}
+	for _, f := range d.GetFlaws() {
+		b.WriteString(f.GetCapability())
+		b.WriteByte(1)
+		b.WriteString(f.GetReason())
+		b.WriteByte(2)
+	}
+	if d.GetProving() {
+		b.WriteByte(3)
+	}
+	return b.String()
+}
+
+func profileOf(d *wire.Description) *placement.Profile {
+	flaws := make(map[string]string, len(d.GetFlaws()))
+	for _, f := range d.GetFlaws() {
+		flaws[f.GetCapability()] = f.GetReason()
+	}
+	return placement.NewProfile(d.GetCapabilities(), flaws)
+}
+
+// activeJobs counts the Jobs of a class, made or granted.
+func (s *Scheduler) activeJobs(class string) int {
+	return s.cfg.Jobs.Active(class) + s.granted[class]
+}
+
+// rightOf is the right to what a decision chose. A paused session keeps its right,
+// and holds no slot.
+func rightOf(d placement.Decision, worker placement.Worker) store.Right {
+	right := store.Right{Class: d.Class, Pod: d.Pod, Node: d.Node}
+	if d.Verdict == placement.Warm {
+		right.Worker, right.Limit = d.Pod+"/"+d.Nonce, worker.Slots+len(d.Pause)
+		for _, x := range worker.Running {
+			if x.Paused {
+				right.Limit++
+			}
+		}
+	}
+	return right
+}
+
+// requestOf is the request of a session that another replica holds.
+func requestOf(q store.Session) placement.Request {
+	return placement.Request{Kind: q.Kind, Class: q.WantClass, Hardware: q.Hardware, Build: q.Build, Asked: q.Times.Queued, Caller: owner(q.Caller)}
+}
+
+// viewers remembers which pod ran the last session of the same outputs: a seek, or
+// the next try, finds its files and its driver warm there. The scheduler's mutex
+// guards it.
+type viewers struct {
+	last  map[string]string
+	order []string // the oldest first
+}
+
+// mostViewers bounds what is remembered.
+const mostViewers = 4096
+
+func (v *viewers) note(viewer, pod string) {
+	if viewer == "" || pod == "" {
+		return
+	}
+	if v.last == nil {
+		v.last = map[string]string{}
+	}
+	if _, known := v.last[viewer]; !known {
+		v.order = append(v.order, viewer)
+	}
+	v.last[viewer] = pod
+	if len(v.order) > mostViewers {
+		delete(v.last, v.order[0])
+		v.order = slices.Delete(v.order, 0, 1)
+	}
+}
+
+// unable is Kubernetes' own reason why pods of a class do not run; empty: none is
+// known.
+func (s *Scheduler) unable(class string) string {
+	return s.cfg.Unable(class)
+}
