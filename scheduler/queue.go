@@ -111,13 +111,14 @@ func (s *Scheduler) dispatch(ctx context.Context) error {
 		return fmt.Errorf("read the queue: %w", err)
 	}
 	snap, known := s.snapshot()
+	round := placement.NewRound(snap)
 	for i, q := range queue {
 		w := s.waiters[q.ID]
 		if w == nil { // another replica's, or being given up: it keeps what it would get
-			snap = snap.Take(placement.Decide(snap, requestOf(q), placement.Policy(q.Policy), s.cfg.Now()))
+			round.Take(round.Decide(requestOf(q), placement.Policy(q.Policy), s.cfg.Now()))
 			continue
 		}
-		if snap, err = s.place(ctx, w, q, i+1, snap, known); err != nil {
+		if err := s.place(ctx, w, q, i+1, round, known); err != nil {
 			return err
 		}
 	}
@@ -125,27 +126,32 @@ func (s *Scheduler) dispatch(ctx context.Context) error {
 }
 
 // place decides one waiter and carries the decision out as far as it takes no
-// time. It returns what is left for the next.
-func (s *Scheduler) place(ctx context.Context, w *waiter, q store.Session, position int, snap placement.Snapshot, known map[string]class.Class) (placement.Snapshot, error) {
+// time. What it gets is taken from the round.
+func (s *Scheduler) place(ctx context.Context, w *waiter, q store.Session, position int, round *placement.Round, known map[string]class.Class) error {
 	for {
-		d := placement.Decide(snap, w.run.request(), w.run.policy, s.cfg.Now())
+		d := round.Decide(w.run.request(), w.run.policy, s.cfg.Now())
 		switch d.Verdict {
 		case placement.Wait:
-			return snap, s.tell(ctx, w, d.Reason, position)
+			return s.tell(ctx, w, d.Reason, position)
+		case placement.Local:
+			s.answer(w, grant{decision: d, err: refuse(wire.Refusal_LOCAL, "add workers, or allow Jobs", "%s", d.Reason)})
+			return nil
 		case placement.Reject:
 			s.answer(w, grant{decision: d, err: refuse(d.Refusal, d.Remedy, "%s", d.Reason)})
-			return snap, nil
+			return nil
 		}
-		g := grant{decision: d, class: known[d.Class], build: buildOf(d, snap)}
-		granted, err := s.grant(ctx, &q, &g, rightOf(d, snap))
+		worker, _ := round.Worker(d)
+		g := grant{decision: d, class: known[d.Class], build: worker.Build}
+		granted, err := s.grant(ctx, &q, &g, rightOf(d, worker))
 		if err != nil {
-			return snap, err
+			return err
 		}
 		if granted {
 			s.answer(w, g)
-			return snap.Take(d), nil
+			round.Take(d)
+			return nil
 		}
-		snap = snap.Without(d) // what looked free was not: look on
+		round.Without(d) // what looked free was not: look on
 	}
 }
 
@@ -219,7 +225,7 @@ func (s *Scheduler) snapshot() (placement.Snapshot, map[string]class.Class) {
 		known[c.Name] = c
 		snap.Classes = append(snap.Classes, placement.Class{
 			Name: c.Name, Kinds: c.Kinds, Cost: c.Cost, Jobs: c.Jobs,
-			ActiveJobs: s.activeJobs(c.Name), Replicas: int(c.Replicas), Devices: devices(c),
+			ActiveJobs: s.activeJobs(c.Name), Replicas: int(c.Replicas), Devices: devices(c), Egress: c.Egress,
 		})
 	}
 	for _, w := range s.cfg.Pool.Workers() {
@@ -253,30 +259,15 @@ func devices(class class.Class) []string {
 }
 
 // rightOf is the right to what a decision chose.
-func rightOf(d placement.Decision, snap placement.Snapshot) store.Right {
+func rightOf(d placement.Decision, worker placement.Worker) store.Right {
 	right := store.Right{Class: d.Class, Pod: d.Pod, Node: d.Node}
 	if d.Verdict == placement.Warm {
-		right.Worker = d.Pod + "/" + d.Nonce
-		for _, w := range snap.Workers {
-			if w.Pod == d.Pod && w.Nonce == d.Nonce {
-				right.Limit = w.Slots
-			}
-		}
+		right.Worker, right.Limit = d.Pod+"/"+d.Nonce, worker.Slots
 	}
 	return right
 }
 
-// buildOf is the build of the ffmpeg of the worker that a decision chose.
-func buildOf(d placement.Decision, snap placement.Snapshot) string {
-	for _, w := range snap.Workers {
-		if d.Verdict == placement.Warm && w.Pod == d.Pod {
-			return w.Build
-		}
-	}
-	return ""
-}
-
 // requestOf is the request of a session that another replica holds.
 func requestOf(q store.Session) placement.Request {
-	return placement.Request{Kind: q.Kind, Class: q.WantClass, Hardware: q.Hardware, Build: q.Build}
+	return placement.Request{Kind: q.Kind, Class: q.WantClass, Hardware: q.Hardware, Build: q.Build, Asked: q.Times.Queued}
 }

@@ -94,7 +94,7 @@ func (r *run) admit(ctx context.Context) error {
 	}
 	err := r.sched.cfg.Store.Add(ctx, store.Session{
 		ID: r.id, Caller: r.caller, Kind: r.kind, WantClass: r.start.GetClass(), Policy: string(r.policy),
-		Hardware: r.hardware, Build: r.start.GetBuild(),
+		Hardware: r.hardware, Build: r.start.GetBuild(), Priority: placement.Priority(r.kind),
 	})
 	switch {
 	case errors.Is(err, store.ErrDuplicate):
@@ -125,7 +125,7 @@ func (r *run) enter() bool {
 func (r *run) request() placement.Request {
 	return placement.Request{
 		Kind: r.kind, Class: r.start.GetClass(), Hardware: r.hardware,
-		Build: r.start.GetBuild(), SameBuild: r.sched.cfg.SameBuild, Avoid: r.avoid,
+		Build: r.start.GetBuild(), SameBuild: r.sched.cfg.SameBuild, Asked: r.asked, Avoid: r.avoid,
 	}
 }
 

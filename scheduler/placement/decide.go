@@ -1,9 +1,7 @@
 package placement
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -12,243 +10,255 @@ import (
 
 // Decide places one session. It reads its arguments only.
 func Decide(s Snapshot, r Request, p Policy, now time.Time) Decision {
-	classes, rejected := candidates(s, r)
-	if rejected != nil {
-		return *rejected
+	return NewRound(s).Decide(r, p, now)
+}
+
+// Decide places one session on what is left. It changes nothing: Take does.
+func (b *Round) Decide(r Request, p Policy, now time.Time) Decision {
+	q := ask(r, p, now)
+	b.hints = hint{} // its needs are others
+	classes, no := b.candidates(q)
+	if no != nil {
+		return q.refuse(*no)
 	}
-	if p.warm() {
-		for _, c := range classes {
-			if d, ok := warm(s, c, r, now); ok {
+	if b.overLimit(q) == "" {
+		for _, place := range []func([]candidate, *question) (Decision, bool){b.ready, b.makeRoom, b.job} {
+			if d, ok := place(classes, q); ok {
+				d.Encodes, d.Caller, d.Viewer = q.encodes, r.Caller, r.Viewer
 				return d
 			}
 		}
 	}
-	if p.job() {
-		for _, c := range classes {
-			if d, ok := job(s, c, r, p, now); ok {
-				return d
-			}
-		}
-	}
-	return waitOrReject(s, classes, r, p, now)
+	return b.later(classes, q)
 }
 
-// candidates are the classes that may run the session, best first.
-func candidates(s Snapshot, r Request) ([]Class, *Decision) {
-	if len(s.Classes) == 0 {
-		return nil, reject(wire.Refusal_NO_CLASS, "there is no class: no Deployment here is labelled ffpod.dev/class",
-			"apply one, as kustomize/base does")
-	}
-	var named, able []Class
-	for _, c := range s.Classes {
-		if r.Class != "" && c.Name != r.Class {
-			continue
-		}
-		named = append(named, c)
-		if len(c.Kinds) == 0 || slices.Contains(c.Kinds, r.Kind) {
-			able = append(able, c)
-		}
-	}
-	if len(named) == 0 {
-		return nil, reject(wire.Refusal_NO_CLASS, fmt.Sprintf("there is no class %s; there are: %s", r.Class, names(s.Classes)),
-			"name one of them, or none")
-	}
-	if len(able) == 0 {
-		return nil, reject(wire.Refusal_NO_CLASS, fmt.Sprintf("no class takes sessions of kind %s; asked: %s", r.Kind, names(named)),
-			"add the kind to a class's annotation ffpod.dev/kinds")
-	}
-	able = fitting(able, r)
-	if known := differing(s, able, r); known != "" {
-		return nil, reject(wire.Refusal_WRONG_BUILD,
-			fmt.Sprintf("every worker has another ffmpeg than the caller: %s, not %s", known, r.Build),
-			"use the same ffmpeg in both images, or set placement.builds: any")
-	}
-	slices.SortFunc(able, func(a, b Class) int {
-		return cmp.Or(cmp.Compare(a.Cost, b.Cost), cmp.Compare(a.Name, b.Name))
-	})
-	return able, nil
-}
-
-// fitting keeps the classes whose devices suit the request best: those of the
-// hardware it names, else those without any device, so that what needs no GPU
-// takes none. What cannot be told apart is kept whole.
-func fitting(classes []Class, r Request) []Class {
-	best, rank := classes, 0
-	for want := 3; want >= 1 && rank == 0; want-- {
-		var match []Class
-		for _, c := range classes {
-			if fitness(c, r) == want {
-				match = append(match, c)
-			}
-		}
-		if len(match) > 0 {
-			best, rank = match, want
-		}
-	}
-	return slices.Clone(best)
-}
-
-func fitness(c Class, r Request) int {
-	for _, d := range c.Devices {
-		if slices.Contains(r.Hardware, maker(d)) {
-			return 3
-		}
-	}
-	if len(c.Devices) == 0 {
-		return 2 // may reach hardware by other ways than a resource
-	}
-	return 1
-}
-
-// maker names who made the hardware behind an extended resource.
-func maker(resource string) string {
-	domain, _, _ := strings.Cut(resource, "/")
-	for _, m := range []string{"nvidia", "intel", "amd"} {
-		if slices.Contains(strings.Split(domain, "."), m) {
-			return m
-		}
-	}
-	return domain
-}
-
-// differing returns a worker's build when SameBuild is asked for and every
-// class's workers are known to have another one.
-func differing(s Snapshot, classes []Class, r Request) string {
-	if !r.SameBuild || r.Build == "" {
+// overLimit says that the caller has as many sessions as it may; empty: it has not.
+func (b *Round) overLimit(q *question) string {
+	n := b.s.Callers[q.Caller]
+	if q.CallerLimit == 0 || n < q.CallerLimit {
 		return ""
 	}
-	other := ""
+	return fmt.Sprintf("%s has %d of at most %d sessions on workers", q.Caller, n, q.CallerLimit)
+}
+
+// ready takes what can start the session at once: the slot of a warm worker, or a
+// Job on standby, of the best class that has one.
+func (b *Round) ready(classes []candidate, q *question) (Decision, bool) {
 	for _, c := range classes {
-		known := false
-		for _, w := range s.Workers {
-			if w.Class != c.Name || w.Build == "" {
-				continue
+		if q.policy.warm() {
+			if w := b.pick(c.Name, false, q); w != nil {
+				return on(Warm, w, fmt.Sprintf("class %s: %d of %d slots free on %s", c.Name, w.free(), w.Slots, w.Pod)), true
 			}
-			if w.Build == r.Build {
-				return ""
-			}
-			known, other = true, w.Build
 		}
-		if !known {
-			return ""
+		if q.policy.job() {
+			if w := b.pick(c.Name, true, q); w != nil {
+				return on(Standby, w, fmt.Sprintf("class %s: Job %s was on standby", c.Name, w.Pod)), true
+			}
 		}
 	}
-	return other
+	return Decision{}, false
 }
 
-// warm takes the least loaded warm worker of a class: most free slots, then
-// the node with the fewest sessions, then the name.
-func warm(s Snapshot, c Class, r Request, now time.Time) (Decision, bool) {
-	load := map[string]int{}
-	for _, w := range s.Workers {
-		load[w.Node] += w.Used
-	}
-	var best *Worker
-	for i := range s.Workers {
-		w := &s.Workers[i]
-		if w.Class == c.Name && usable(*w, r, now) && w.free() > 0 && (best == nil || cmp.Or(
-			cmp.Compare(best.free(), w.free()),
-			cmp.Compare(load[w.Node], load[best.Node]),
-			cmp.Compare(w.Pod, best.Pod)) < 0) {
-			best = w
-		}
-	}
-	if best == nil {
+// makeRoom pauses a session that nobody waits for, for one that somebody does.
+func (b *Round) makeRoom(classes []candidate, q *question) (Decision, bool) {
+	if !q.policy.warm() || !q.traits.urgent {
 		return Decision{}, false
 	}
-	return Decision{
-		Verdict: Warm, Class: c.Name, Pod: best.Pod, Nonce: best.Nonce, Node: best.Node,
-		Reason: fmt.Sprintf("class %s: %d of %d slots free on %s", c.Name, best.free(), best.Slots, best.Pod),
-	}, true
+	for _, c := range classes {
+		if w, x := b.victim(c.Name, q); w != nil {
+			d := on(Warm, w, fmt.Sprintf("class %s: session %s (%s) on %s is paused for it", c.Name, x.ID, x.Kind, w.Pod))
+			d.Pause = []string{x.ID}
+			return d, true
+		}
+	}
+	return Decision{}, false
 }
 
-func usable(w Worker, r Request, now time.Time) bool {
-	return w.Ready && !w.Draining && !now.Before(r.Avoid[w.Pod]) &&
-		(!r.SameBuild || r.Build == "" || w.Build == "" || w.Build == r.Build)
+func on(v Verdict, w *Worker, reason string) Decision {
+	return Decision{Verdict: v, Class: w.Class, Pod: w.Pod, Nonce: w.Nonce, Node: w.Node, Reason: reason}
 }
 
-func job(s Snapshot, c Class, r Request, p Policy, now time.Time) (Decision, bool) {
-	if c.ActiveJobs >= c.Jobs || c.HeldByWarm || now.Before(r.Avoid[AvoidJobs(c.Name)]) {
+// job makes a Job of the best class that may have one.
+func (b *Round) job(classes []candidate, q *question) (Decision, bool) {
+	if !q.policy.job() {
 		return Decision{}, false
 	}
-	why := "asked for a Job"
-	if p.warm() {
-		why = warmWords(s, c)
+	for _, c := range classes {
+		if b.noJob(c, q) != "" {
+			continue
+		}
+		why := "asked for a Job"
+		if q.policy.warm() {
+			why = b.warmWords(c, q)
+		}
+		return Decision{Verdict: Job, Class: c.Name,
+			Reason: fmt.Sprintf("class %s: %s; Job %d of at most %d", c.Name, why, c.ActiveJobs+1, c.Jobs)}, true
 	}
-	return Decision{
-		Verdict: Job, Class: c.Name,
-		Reason: fmt.Sprintf("class %s: %s; Job %d of at most %d", c.Name, why, c.ActiveJobs+1, c.Jobs),
-	}, true
+	return Decision{}, false
 }
 
-// waitOrReject says why nothing is free, and whether that can change.
-func waitOrReject(s Snapshot, classes []Class, r Request, p Policy, now time.Time) Decision {
-	possible := false
+// noJob says why no Job of the class is made for the session; empty: one may be.
+func (b *Round) noJob(c candidate, q *question) string {
+	switch {
+	case c.Jobs == 0:
+		return "no Jobs allowed"
+	case c.Unable != "":
+		return "Kubernetes does not run its pods: " + c.Unable
+	case c.lacks != "":
+		return c.lacks
+	case c.ActiveJobs >= c.Jobs:
+		return fmt.Sprintf("%d of %d Jobs run", c.ActiveJobs, c.Jobs)
+	case q.now.Before(q.Avoid[AvoidJobs(c.Name)]):
+		return "its last Job did not start"
+	}
+	if held := b.held(c.Class); held != "" {
+		return held
+	}
+	return q.tooSlow(c)
+}
+
+// held says that only warm workers of our own hold a device that a Job of the class
+// would want: it would wait for them, as the session can.
+func (b *Round) held(c *Class) string {
+	for _, name := range c.Devices {
+		if have, known := b.s.Supply[name]; known && have.Free == 0 && have.Warm > 0 && have.Warm >= have.Total {
+			return fmt.Sprintf("its warm workers hold what a Job would need: %d of %d %s", have.Warm, have.Total, name)
+		}
+	}
+	return ""
+}
+
+// tooSlow says that a Job would start too late for a kind with a liveness limit,
+// when the session can run locally instead.
+func (q *question) tooSlow(c candidate) string {
+	switch {
+	case !q.traits.limited || !q.LocalOK || !q.policy.warm():
+		return ""
+	case c.JobStart == 0:
+		return "it is not known how soon a Job would start, and kind " + q.Kind + " must within " + StartWithin.String()
+	case q.waited(q.now)+c.JobStart > StartWithin:
+		return fmt.Sprintf("a Job would start after %s, and kind %s must within %s", c.JobStart.Round(time.Millisecond), q.Kind, StartWithin)
+	}
+	return ""
+}
+
+// later says why nothing is free, and what becomes of the session then.
+func (b *Round) later(classes []candidate, q *question) Decision {
+	possible, soon := false, false
 	var words []string
 	for _, c := range classes {
 		var w []string
-		if p.warm() {
-			possible = true // replicas may be scaled up, by hand or by an autoscaler
-			w = append(w, warmWords(s, c))
+		possible = possible || c.possible(q)
+		if q.policy.warm() {
+			soon = soon || b.mayBecomeFree(c, q)
+			w = append(w, b.warmWords(c, q))
 		}
-		if p.job() {
-			possible = possible || c.Jobs > 0
-			w = append(w, jobWords(c, r, now))
+		if q.policy.job() {
+			w = append(w, b.noJob(c, q))
 		}
 		words = append(words, "class "+c.Name+": "+strings.Join(w, ", "))
 	}
 	reason := strings.Join(words, "; ")
 	if !possible {
-		return *reject(wire.Refusal_NO_CLASS, reason, "set the annotation ffpod.dev/jobs of a class, or ask for policy warm")
+		return q.refuse(*reject(wire.Refusal_NO_CLASS, reason, "set the annotation ffpod.dev/jobs of a class, or ask for policy warm"))
 	}
-	return Decision{Verdict: Wait, Reason: reason}
+	if over := b.overLimit(q); over != "" {
+		return q.fallback(over, true)
+	}
+	return q.fallback(reason, soon)
 }
 
-func warmWords(s Snapshot, c Class) string {
-	var workers, ready, slots, used int
-	for _, w := range s.Workers {
-		if w.Class != c.Name {
+// mayBecomeFree tells whether a worker is up that could run the session.
+func (b *Round) mayBecomeFree(c candidate, q *question) bool {
+	for _, i := range b.classes[c.Name] {
+		if b.can(&b.s.Workers[i], q) {
+			return true
+		}
+	}
+	return false
+}
+
+// fallback is Wait, or what follows a wait. A kind with a liveness limit does not
+// wait for what cannot come in time.
+func (q *question) fallback(reason string, soon bool) Decision {
+	f := q.Fallback
+	if f.Then == "" {
+		f = FallbackOf(q.Kind)
+	}
+	waited := q.waited(q.now)
+	over := waited >= f.After
+	switch {
+	case f.Then == Local && q.LocalOK && over:
+		return Decision{Verdict: Local, Reason: fmt.Sprintf("%s; kind %s runs locally after %s", reason, q.Kind, f.After)}
+	case f.Then == Local && q.LocalOK && q.traits.limited && !soon:
+		return Decision{Verdict: Local, Reason: fmt.Sprintf("%s; kind %s must start within %s and runs locally", reason, q.Kind, StartWithin)}
+	case f.Then == Reject && over:
+		return *reject(wire.Refusal_QUEUE_TIMEOUT, fmt.Sprintf("no worker within %s: %s", f.After, reason),
+			"add workers, allow Jobs, or wait longer (FFPOD_WAIT, queue.timeout)")
+	}
+	d := Decision{Verdict: Wait, Reason: reason}
+	switch {
+	case f.Then == Local && !q.LocalOK:
+		d.Reason += "; it cannot run locally"
+	case f.Then != Wait:
+		d.Recheck = q.now.Add(f.After - waited)
+	}
+	return d
+}
+
+// refuse rejects, unless the session may run locally instead.
+func (q *question) refuse(d Decision) Decision {
+	f := q.Fallback
+	if f.Then == "" {
+		f = FallbackOf(q.Kind)
+	}
+	if f.Then == Local && q.LocalOK {
+		return Decision{Verdict: Local, Reason: d.Reason + "; it runs locally"}
+	}
+	return d
+}
+
+func (b *Round) warmWords(c candidate, q *question) string {
+	var workers, ready, slots, used, unproved, proving int
+	lacks := ""
+	for _, i := range b.classes[c.Name] {
+		w := &b.s.Workers[i]
+		if w.Standby {
 			continue
 		}
 		workers++
-		if w.Ready && !w.Draining {
-			ready++
-			slots += w.Slots
-			used += min(w.Used, w.Slots)
+		if !w.Ready || w.Draining {
+			continue
 		}
+		ready++
+		if l := b.lacks(w.Can, q.Needs); l != "" {
+			unproved++
+			lacks = l
+			if w.Proving {
+				proving++
+			}
+			continue
+		}
+		slots += w.Slots
+		used += min(w.Used, w.Slots)
 	}
 	switch {
 	case workers == 0 && c.Replicas == 0:
 		return "no warm worker is wanted (replicas 0)"
+	case ready == 0 && c.Unable != "":
+		return fmt.Sprintf("none of %d warm workers is ready: %s", max(workers, c.Replicas), c.Unable)
 	case ready == 0:
 		return fmt.Sprintf("none of %d warm workers is ready", max(workers, c.Replicas))
+	case proving > 0 && unproved == ready:
+		return fmt.Sprintf("%d of %d warm workers are still proving what they can", proving, ready)
+	case unproved == ready:
+		return "no warm worker can: " + lacks
 	case used < slots:
 		return "no usable warm slot"
 	}
 	return fmt.Sprintf("%d of %d warm slots taken", used, slots)
 }
 
-func jobWords(c Class, r Request, now time.Time) string {
-	switch {
-	case c.Jobs == 0:
-		return "no Jobs allowed"
-	case c.HeldByWarm:
-		return "its warm workers hold what a Job would need"
-	case c.ActiveJobs < c.Jobs && now.Before(r.Avoid[AvoidJobs(c.Name)]):
-		return "its last Job did not start"
-	}
-	return fmt.Sprintf("%d of %d Jobs run", c.ActiveJobs, c.Jobs)
-}
-
 func reject(why wire.Refusal, reason, remedy string) *Decision {
 	return &Decision{Verdict: Reject, Refusal: why, Reason: reason, Remedy: remedy}
-}
-
-func names(classes []Class) string {
-	var all []string
-	for _, c := range classes {
-		all = append(all, c.Name)
-	}
-	slices.Sort(all)
-	return strings.Join(all, ", ")
 }

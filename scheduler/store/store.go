@@ -69,8 +69,8 @@ type Session struct {
 	Policy    string
 	Hardware  []string
 	Build     string
-	// Priority orders the queue before time does, higher first. Reserved: every
-	// session has 0.
+	// Priority orders the queue before time does, higher first. It follows from the
+	// kind: placement.Priority.
 	Priority int
 
 	State State

@@ -1,0 +1,239 @@
+package placement
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ffpod/ffpod/podexec/wire"
+)
+
+// question is one request to a round, with what follows from it.
+type question struct {
+	Request
+	policy   Policy
+	now      time.Time
+	traits   traits
+	hardware bool // it needs a device
+	encodes  bool // it needs an encoder of a device
+}
+
+func ask(r Request, p Policy, now time.Time) *question {
+	return &question{Request: r, policy: p, now: now, traits: traitsOf(r.Kind),
+		hardware: needsHardware(r.Needs), encodes: encodesInHardware(r.Needs)}
+}
+
+// candidate is a class that may run the session.
+type candidate struct {
+	*Class
+	// lacks is what its Jobs cannot do; empty: nothing known.
+	lacks string
+	// proved: by what is known it can, not only for want of knowledge.
+	proved bool
+}
+
+// candidates are the classes that may run the session, best first, or the verdict
+// that there is none.
+func (b *Round) candidates(q *question) ([]candidate, *Decision) {
+	s := b.s
+	if len(s.Classes) == 0 {
+		return nil, reject(wire.Refusal_NO_CLASS, "there is no class: no Deployment here is labelled ffpod.dev/class",
+			"apply one, as kustomize/base does")
+	}
+	named := keep(s.Classes, func(c Class) bool { return q.Class == "" || c.Name == q.Class })
+	if len(named) == 0 {
+		return nil, reject(wire.Refusal_NO_CLASS, fmt.Sprintf("there is no class %s; there are: %s", q.Class, names(s.Classes)),
+			"name one of them, or none")
+	}
+	able := keep(named, func(c Class) bool { return len(c.Kinds) == 0 || slices.Contains(c.Kinds, q.Kind) })
+	if len(able) == 0 {
+		return nil, reject(wire.Refusal_NO_CLASS, fmt.Sprintf("no class takes sessions of kind %s; asked: %s", q.Kind, names(named)),
+			"add the kind to a class's annotation ffpod.dev/kinds")
+	}
+	asked := able
+	if able = keep(able, func(c Class) bool { return !q.Network || c.Egress }); len(able) == 0 {
+		return nil, reject(wire.Refusal_NO_CLASS, fmt.Sprintf("no class may reach the network, which the command does; asked: %s", names(asked)),
+			"set the annotation ffpod.dev/egress of a class, and allow it in its NetworkPolicy")
+	}
+	proved, no := b.capable(able, q)
+	if no != nil {
+		return nil, no
+	}
+	proved = fitting(possible(proved, q), q)
+	if known := b.differing(proved, q); known != "" {
+		return nil, reject(wire.Refusal_WRONG_BUILD,
+			fmt.Sprintf("every worker has another ffmpeg than the caller: %s, not %s", known, q.Build),
+			"use the same ffmpeg in both images, or set placement.builds: any")
+	}
+	slices.SortFunc(proved, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(a.Cost, b.Cost), cmp.Compare(a.Name, b.Name))
+	})
+	return proved, nil
+}
+
+func keep(classes []Class, is func(Class) bool) []Class {
+	var kept []Class
+	for _, c := range classes {
+		if is(c) {
+			kept = append(kept, c)
+		}
+	}
+	return kept
+}
+
+// capable drops the classes of which it is known that neither their workers nor
+// their Jobs can do what the request needs.
+func (b *Round) capable(classes []Class, q *question) ([]candidate, *Decision) {
+	var able []candidate
+	var words []string
+	for i := range classes {
+		c, hopeful := b.examine(&classes[i], q)
+		if hopeful || c.lacks == "" {
+			able = append(able, c)
+			continue
+		}
+		words = append(words, "class "+c.Name+": "+c.lacks)
+	}
+	if len(able) == 0 {
+		return nil, reject(wire.Refusal_NO_CLASS, "no class can do it: "+strings.Join(words, "; "),
+			"use hardware that a class has, or see why the trial failed: ffpod status")
+	}
+	return able, nil
+}
+
+// examine asks the workers of a class that are up, and what is known of its
+// template. Hopeful is that a worker of the policy can, may, or is still finding
+// out. What every worker lacks, a Job lacks too, unless the template's own profile
+// knows better.
+func (b *Round) examine(class *Class, q *question) (c candidate, hopeful bool) {
+	c.Class = class
+	able := false
+	for _, i := range b.classes[c.Name] {
+		w := &b.s.Workers[i]
+		if !w.Ready || w.Draining {
+			continue
+		}
+		if lacks := b.lacks(w.Can, q.Needs); lacks != "" && !w.Proving {
+			c.lacks = cmp.Or(c.lacks, lacks)
+			continue
+		}
+		able = true
+		if w.Standby && q.policy.job() || !w.Standby && q.policy.warm() {
+			hopeful, c.proved = true, c.proved || w.Can != nil && !w.Proving
+			if c.proved || len(q.Needs) == 0 {
+				break
+			}
+		}
+	}
+	if able {
+		c.lacks = ""
+	}
+	if c.Can != nil {
+		c.lacks = b.lacks(c.Can, q.Needs)
+		c.proved = c.proved || c.lacks == ""
+	}
+	return c, hopeful
+}
+
+// possible keeps the classes that the policy does not shut out for ever, if there are
+// any: what can never run a session must not stand before what can.
+func possible(classes []candidate, q *question) []candidate {
+	var kept []candidate
+	for _, c := range classes {
+		if c.possible(q) {
+			kept = append(kept, c)
+		}
+	}
+	if len(kept) == 0 {
+		return classes
+	}
+	return kept
+}
+
+// possible: replicas may be scaled up, by hand or by an autoscaler; a Job may be made
+// when another is over.
+func (c candidate) possible(q *question) bool {
+	return q.policy.warm() || c.Jobs > 0 && c.lacks == ""
+}
+
+// fitting keeps the classes that suit the request best: those that proved the
+// hardware it needs or hold the hardware it names, else those without any device,
+// so that what needs no GPU takes none. What cannot be told apart is kept whole.
+func fitting(classes []candidate, q *question) []candidate {
+	best := 0
+	fit := make([]int, len(classes))
+	for i, c := range classes {
+		fit[i] = fitness(c, q)
+		best = max(best, fit[i])
+	}
+	var kept []candidate
+	for i, c := range classes {
+		if fit[i] == best {
+			kept = append(kept, c)
+		}
+	}
+	return kept
+}
+
+func fitness(c candidate, q *question) int {
+	if q.hardware && c.proved {
+		return 3
+	}
+	for _, d := range c.Devices {
+		if slices.Contains(q.Hardware, maker(d)) {
+			return 3
+		}
+	}
+	if len(c.Devices) == 0 {
+		return 2 // may reach hardware by other ways than a resource
+	}
+	return 1
+}
+
+// maker names who made the hardware behind an extended resource.
+func maker(resource string) string {
+	domain, _, _ := strings.Cut(resource, "/")
+	for _, m := range []string{"nvidia", "intel", "amd"} {
+		if slices.Contains(strings.Split(domain, "."), m) {
+			return m
+		}
+	}
+	return domain
+}
+
+// differing returns a worker's build when SameBuild is asked for and every
+// class's workers are known to have another one.
+func (b *Round) differing(classes []candidate, q *question) string {
+	if !q.SameBuild || q.Build == "" {
+		return ""
+	}
+	other := ""
+	for _, c := range classes {
+		known := false
+		for _, i := range b.classes[c.Name] {
+			w := &b.s.Workers[i]
+			if w.Build == "" {
+				continue
+			}
+			if w.Build == q.Build {
+				return ""
+			}
+			known, other = true, w.Build
+		}
+		if !known {
+			return ""
+		}
+	}
+	return other
+}
+
+func names(classes []Class) string {
+	var all []string
+	for _, c := range classes {
+		all = append(all, c.Name)
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}

@@ -1,0 +1,81 @@
+package placement
+
+import "strings"
+
+// Profile is what a worker proved that it can. It is shared and never changed.
+type Profile struct {
+	can   map[string]bool
+	flaws map[string]string
+}
+
+// NewProfile makes a profile of the capabilities that a worker has, KIND:NAME, as
+// encoder:h264_nvenc, and of those that its ffmpeg lists and its trial refuted,
+// each with the reason. A capability in both is refuted. Both are copied.
+func NewProfile(capabilities []string, flaws map[string]string) *Profile {
+	p := &Profile{can: make(map[string]bool, len(capabilities)), flaws: make(map[string]string, len(flaws))}
+	for _, c := range capabilities {
+		p.can[c] = true
+	}
+	for c, why := range flaws {
+		delete(p.can, c)
+		p.flaws[c] = why
+	}
+	return p
+}
+
+// lacks says which of the needs is not proved, and why; empty: all are. Of the nil
+// profile nothing is known, and everything is allowed.
+func (p *Profile) lacks(needs []string) string {
+	if p == nil {
+		return ""
+	}
+	for _, n := range needs {
+		if p.can[n] {
+			continue
+		}
+		if why, refuted := p.flaws[n]; refuted {
+			return n + " failed its trial (" + why + ")"
+		}
+		return n + " is not offered"
+	}
+	return ""
+}
+
+// ofHardware are the words in the names of capabilities that a device gives.
+var ofHardware = []string{"nvenc", "cuvid", "nvdec", "cuda", "npp", "qsv", "vaapi", "amf", "rkmpp", "rkrga", "v4l2m2m",
+	"vulkan", "opencl", "videotoolbox", "d3d1", "dxva2"}
+
+// hardware tells whether a capability is one that a device gives.
+func hardware(capability string) bool {
+	kind, name, _ := strings.Cut(capability, ":")
+	if kind == "hwaccel" || kind == "device" {
+		return true
+	}
+	for _, w := range ofHardware {
+		if strings.Contains(name, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// needsHardware tells whether any need is one that a device gives.
+func needsHardware(needs []string) bool {
+	for _, n := range needs {
+		if hardware(n) {
+			return true
+		}
+	}
+	return false
+}
+
+// encodesInHardware tells whether the needs have an encoder of a device, of which
+// drivers allow only so many at a time.
+func encodesInHardware(needs []string) bool {
+	for _, n := range needs {
+		if strings.HasPrefix(n, "encoder:") && hardware(n) {
+			return true
+		}
+	}
+	return false
+}
