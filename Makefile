@@ -37,7 +37,7 @@ build-arm64: ## Compile every binary for arm64 too
 
 unit: ## Fast tests, no root and no cluster: 2 min
 	go vet ./...
-	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./kustomize/... ./test/docs ./test/house ./test/manifests ./test/chaos ./test/postgres
+	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./kustomize/... ./test/docs ./test/house ./test/manifests ./test/chaos ./test/postgres ./test/simulate
 
 race: ## The fast tests under the race detector
 	go test -short -race ./cmd/... ./podexec/... ./scheduler/...
@@ -98,6 +98,9 @@ bench: cluster images ## Figures beside their baselines, into out/bench.json: 5 
 	@mkdir -p out
 	@KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/demo -deploy
 	KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/bench -o out/bench.json
+
+simulate: ## An evening on 1,000 simulated workers, ours against others; writes its section of docs/scaling.md. SEED=n
+	go run ./test/simulate -seed $(SEED) -o out/simulate.json -docs docs
 
 lint: ## staticcheck and gofmt
 	@gofmt -l . | (! grep .)

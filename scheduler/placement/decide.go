@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,23 +79,23 @@ func on(v Verdict, w *Worker, reason string) Decision {
 	return Decision{Verdict: v, Class: w.Class, Pod: w.Pod, Nonce: w.Nonce, Node: w.Node, Reason: reason}
 }
 
-// job makes a Job of the best class that may have one.
+// job makes a Job of the best class that may have one, and rather of one whose
+// devices are free than of one that would wait for them in Kubernetes.
 func (b *Round) job(classes []candidate, q *question) (Decision, bool) {
 	if !q.policy.job() {
 		return Decision{}, false
 	}
-	for _, c := range classes {
-		if b.noJob(c, q) != "" {
-			continue
-		}
-		why := "asked for a Job"
-		if q.policy.warm() {
-			why = b.warmWords(c, q)
-		}
-		return Decision{Verdict: Job, Class: c.Name,
-			Reason: fmt.Sprintf("class %s: %s; Job %d of at most %d", c.Name, why, c.ActiveJobs+1, c.Jobs)}, true
+	able := slices.DeleteFunc(slices.Clone(classes), func(c candidate) bool { return b.noJob(c, q) != "" })
+	if len(able) == 0 {
+		return Decision{}, false
 	}
-	return Decision{}, false
+	c := slices.MinFunc(able, func(x, y candidate) int { return b.scarce(x.Class) - b.scarce(y.Class) })
+	why := "asked for a Job"
+	if q.policy.warm() {
+		why = b.warmWords(c, q)
+	}
+	return Decision{Verdict: Job, Class: c.Name,
+		Reason: fmt.Sprintf("class %s: %s; Job %d of at most %d", c.Name, why, c.ActiveJobs+1, c.Jobs)}, true
 }
 
 // noJob says why no Job of the class is made for the session; empty: one may be.
@@ -121,11 +122,21 @@ func (b *Round) noJob(c candidate, q *question) string {
 // would want: it would wait for them, as the session can.
 func (b *Round) held(c *Class) string {
 	for _, name := range c.Devices {
-		if have, known := b.s.Supply[name]; known && have.Free == 0 && have.Warm > 0 && have.Warm >= have.Total {
+		if have, known := b.s.Supply[name]; known && have.Total > 0 && have.Warm >= have.Total {
 			return fmt.Sprintf("its warm workers hold what a Job would need: %d of %d %s", have.Warm, have.Total, name)
 		}
 	}
 	return ""
+}
+
+// scarce is 1 when a device that a Job of the class wants is known not to be free.
+func (b *Round) scarce(c *Class) int {
+	for _, name := range c.Devices {
+		if have, known := b.s.Supply[name]; known && have.Free == 0 {
+			return 1
+		}
+	}
+	return 0
 }
 
 // tooSlow says that a Job would start too late for a kind with a liveness limit,

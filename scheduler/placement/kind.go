@@ -14,6 +14,9 @@ const (
 	// BetweenPauses is how long a session that was continued runs before it may be
 	// paused again.
 	BetweenPauses = time.Minute
+	// Patience is how long a session that nobody watches waits behind others before
+	// it is starved: half of the queue's default bound.
+	Patience = time.Minute
 )
 
 // traits are what placement knows of a kind. The kinds are those of
@@ -42,6 +45,15 @@ func traitsOf(kind string) traits {
 		return t
 	}
 	return kinds["other"]
+}
+
+// patience is how long a session waits behind others before it is starved. Of a
+// person, and of a caller that counts the seconds, little is asked.
+func (t traits) patience() time.Duration {
+	if t.urgent || t.limited {
+		return StartWithin
+	}
+	return Patience
 }
 
 // Priority orders kinds, higher first: probe, then playback and live, image and

@@ -2,13 +2,10 @@ package placement
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"time"
 )
-
-// Patience is how long a session waits behind others before it is starved. It is
-// half of the queue's default bound.
-const Patience = time.Minute
 
 // floor is the part of the sessions on workers that starved sessions of lower
 // priority may bring themselves up to: one in floor.
@@ -32,16 +29,19 @@ type Held struct {
 // by the priority of their kind, then by how few sessions their caller has, counting
 // those of it that are served before, then by time.
 //
-// Nobody starves: a session that has waited for Patience is served before all of its
-// priority, the oldest first; and before all, as long as fewer than one in eight of
-// the sessions are of its sort. The arguments are not changed.
-func Order(waiting []Waiting, held Held, now time.Time) []int {
-	o := newOrdering(waiting, held, now)
-	order := make([]int, 0, len(waiting))
-	for range waiting {
-		order = append(order, o.next())
+// Nobody starves: a session that has waited for Patience, or for StartWithin if
+// somebody or something waits for it, is served before all of its priority, the
+// oldest first; and before all, as long as fewer than one in eight of the sessions on
+// workers are of a lower priority than playback. The arguments are not changed.
+func Order(waiting []Waiting, held Held, now time.Time) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		o := newOrdering(waiting, held, now)
+		for range waiting {
+			if !yield(o.next()) {
+				return
+			}
+		}
 	}
-	return order
 }
 
 // ordering serves lines: the sessions of one caller and priority, oldest first. Of
@@ -129,6 +129,6 @@ func (o *ordering) before(x, y *line) bool {
 	return cmp.Or(fair, a.Asked.Compare(b.Asked), cmp.Compare(x.queue[0], y.queue[0])) < 0
 }
 
-func (o *ordering) starved(w Waiting) bool { return o.now.Sub(w.Asked) >= Patience }
+func (o *ordering) starved(w Waiting) bool { return o.now.Sub(w.Asked) >= traitsOf(w.Kind).patience() }
 
 func low(priority int) bool { return priority < Priority("playback") }

@@ -61,7 +61,7 @@ func TestOrder(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := Order(tt.waiting, tt.held, now); !slices.Equal(got, tt.want) {
+			if got := slices.Collect(Order(tt.waiting, tt.held, now)); !slices.Equal(got, tt.want) {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
@@ -77,7 +77,7 @@ func TestOrderProperties(t *testing.T) {
 		}
 		held := Held{Callers: map[string]int{"0": rnd.IntN(5), "1": rnd.IntN(5)}, Total: rnd.IntN(40)}
 		held.Low = rnd.IntN(held.Total + 1)
-		order := Order(waiting, held, now)
+		order := slices.Collect(Order(waiting, held, now))
 		if sorted := slices.Sorted(slices.Values(order)); len(sorted) != len(waiting) || len(slices.Compact(sorted)) != len(waiting) {
 			t.Fatalf("%v is not an order of %d", order, len(waiting))
 		}
@@ -95,7 +95,7 @@ func TestOrderProperties(t *testing.T) {
 
 // overtakes is what is wrong with x being served before y.
 func overtakes(x, y Waiting, running map[string]int) string {
-	patient := func(w Waiting) bool { return now.Sub(w.Asked) >= Patience }
+	patient := func(w Waiting) bool { return now.Sub(w.Asked) >= traitsOf(w.Kind).patience() }
 	switch p, q := Priority(x.Kind), Priority(y.Kind); {
 	case p < q && !patient(x):
 		return "a lower kind"
@@ -137,7 +137,7 @@ func TestNobodyStarves(t *testing.T) {
 			held.Low--
 		}
 		held.Total--
-		i := Order(waiting, held, at)[0]
+		i := slices.Collect(Order(waiting, held, at))[0]
 		running[out] = waiting[i]
 		held.Callers[running[out].Caller]++
 		held.Total++

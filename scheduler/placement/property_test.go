@@ -118,7 +118,7 @@ func violatesJob(s Snapshot, r Request, p Policy, d Decision) string {
 		return "a Job that must not be"
 	}
 	for _, name := range c.Devices {
-		if have, known := s.Supply[name]; known && have.Free == 0 && have.Warm == have.Total && have.Total > 0 {
+		if have, known := s.Supply[name]; known && have.Warm == have.Total && have.Total > 0 {
 			return "a Job that would wait for our own workers"
 		}
 	}
@@ -250,7 +250,8 @@ func anySnapshot(r *rand.Rand) Snapshot {
 	s := Snapshot{Callers: map[string]int{"a": r.IntN(4)}, Viewers: map[string]string{"v": "p1"}}
 	if r.IntN(2) == 0 {
 		total := r.IntN(3)
-		s.Supply = map[string]Supply{"nvidia.com/gpu": {Total: total, Free: r.IntN(total + 1), Warm: r.IntN(total + 1)}}
+		free := r.IntN(total + 1)
+		s.Supply = map[string]Supply{"nvidia.com/gpu": {Total: total, Free: free, Warm: r.IntN(total - free + 1)}}
 	}
 	for i := range r.IntN(4) {
 		s.Classes = append(s.Classes, Class{Name: fmt.Sprintf("c%d", i), Cost: r.IntN(3), Jobs: r.IntN(3), ActiveJobs: r.IntN(3), Replicas: r.IntN(2),

@@ -266,23 +266,44 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// A round gives each thing away once: devices, encoders, a caller's share.
+// A round gives each thing away once: encoders, devices, a caller's share.
 func TestRoundTakes(t *testing.T) {
-	s := Snapshot{Classes: []Class{nvidia(func(c *Class) { c.Jobs = 9 })}, Supply: map[string]Supply{"nvidia.com/gpu": {Total: 2, Free: 1, Warm: 2}},
-		Workers: []Worker{worker("nvidia", "a", 0, proved(gpu), func(w *Worker) { w.Slots, w.ParallelEncodes = 9, 2 })}}
-	r := Request{Kind: "playback", Needs: h264, Caller: "jf", CallerLimit: 4, Viewer: "v"}
+	s := Snapshot{
+		Classes: []Class{
+			{Name: "amd", Cost: 1, Jobs: 9, Devices: []string{"amd.com/gpu"}},
+			{Name: "intel", Cost: 5, Jobs: 9, Devices: []string{"gpu.intel.com/xe"}},
+		},
+		Supply:  map[string]Supply{"amd.com/gpu": {Total: 2, Free: 1, Warm: 1}, "gpu.intel.com/xe": {Total: 1, Free: 1}},
+		Workers: []Worker{worker("amd", "a", 0, func(w *Worker) { w.Slots, w.ParallelEncodes = 9, 2 })},
+	}
+	r := Request{Kind: "playback", Needs: []string{"encoder:h264_vaapi"}, Hardware: []string{"intel", "amd"}, Caller: "jf", CallerLimit: 5, Viewer: "v"}
 	b := NewRound(s)
 	var got []string
-	for range 4 {
+	for range 6 {
 		d := b.Decide(r, WarmThenJob, now)
 		b.Take(d)
-		got = append(got, string(d.Verdict))
+		got = append(got, strings.TrimSpace(string(d.Verdict)+" "+d.Class))
 	}
-	if want := []string{"warm", "warm", "job", "wait"}; !slices.Equal(got, want) {
+	// The second Job finds the first's device taken, and the third all of them.
+	if want := []string{"warm amd", "warm amd", "job amd", "job intel", "job amd", "wait"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if b.s.Viewers["v"] != "a" || s.Workers[0].Used != 0 || s.Supply["nvidia.com/gpu"].Free != 1 {
+	if b.s.Viewers["v"] != "a" || s.Workers[0].Used != 0 || s.Supply["amd.com/gpu"].Free != 1 {
 		t.Errorf("viewer's worker %q, the snapshot %+v", b.s.Viewers["v"], s)
+	}
+}
+
+// A Job that could be late is none for a kind with a liveness limit: also when it is
+// not known how late.
+func TestUnknownJobStart(t *testing.T) {
+	r := Request{Kind: "image", LocalOK: true}
+	s := Snapshot{Classes: []Class{cpu()}}
+	if d := Decide(s, r, WarmThenJob, now); d.Verdict != Local || !strings.Contains(d.Reason, "it is not known how soon a Job would start") {
+		t.Errorf("got %+v", d)
+	}
+	r.LocalOK = false
+	if d := Decide(s, r, WarmThenJob, now); d.Verdict != Job {
+		t.Errorf("it cannot run locally: got %+v", d)
 	}
 }
 
