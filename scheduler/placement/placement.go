@@ -238,9 +238,10 @@ func (d Decision) placed() bool {
 	return d.Verdict == Warm || d.Verdict == Standby || d.Verdict == Job
 }
 
-// clone copies what a Round changes.
+// clone copies what a Round changes. Callers and Viewers may be many: it keeps what
+// it changes of them beside them.
 func (s Snapshot) clone() Snapshot {
 	s.Classes, s.Workers = append([]Class(nil), s.Classes...), append([]Worker(nil), s.Workers...)
-	s.Supply, s.Callers, s.Viewers = maps.Clone(s.Supply), maps.Clone(s.Callers), maps.Clone(s.Viewers)
+	s.Supply = maps.Clone(s.Supply)
 	return s
 }

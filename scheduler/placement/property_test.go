@@ -136,7 +136,7 @@ func mayRun(c Class, r Request) bool {
 
 func violatesWait(s Snapshot, r Request, p Policy, d Decision) string {
 	overLimit := r.CallerLimit > 0 && s.Callers[r.Caller] >= r.CallerLimit
-	if strings := !d.Recheck.IsZero() && !d.Recheck.After(now); strings {
+	if !d.Recheck.IsZero() && !d.Recheck.After(now) {
 		return "a recheck in the past"
 	}
 	// Nothing that is free would do, in the classes that suit it.

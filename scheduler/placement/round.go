@@ -16,6 +16,8 @@ type Round struct {
 	node    []int            // of each worker, an index of sessions
 	load    []int            // sessions by node
 	scratch []int
+	callers map[string]int    // sessions taken in this round
+	viewers map[string]string // and where
 	hints   hint
 }
 
@@ -27,7 +29,8 @@ type hint struct {
 
 // NewRound starts on a snapshot, which must stay as it is until the round is over.
 func NewRound(s Snapshot) *Round {
-	b := &Round{s: s, classes: make(map[string][]int, len(s.Classes)), node: make([]int, len(s.Workers))}
+	b := &Round{s: s, classes: make(map[string][]int, len(s.Classes)), node: make([]int, len(s.Workers)),
+		callers: map[string]int{}, viewers: map[string]string{}}
 	nodes := make(map[string]int, len(s.Workers))
 	for i := range s.Workers {
 		w := &s.Workers[i]
@@ -49,12 +52,7 @@ func (b *Round) Take(d Decision) {
 		return
 	}
 	b.change()
-	if d.Caller != "" {
-		if b.s.Callers == nil {
-			b.s.Callers = map[string]int{}
-		}
-		b.s.Callers[d.Caller]++
-	}
+	b.callers[d.Caller]++
 	if c := b.class(d.Class); d.Verdict == Job && c != nil {
 		c.ActiveJobs++
 		for _, name := range c.Devices {
@@ -87,10 +85,7 @@ func (b *Round) occupy(i int, d Decision) {
 		}
 	}
 	if d.Viewer != "" && d.Verdict == Warm {
-		if b.s.Viewers == nil {
-			b.s.Viewers = map[string]string{}
-		}
-		b.s.Viewers[d.Viewer] = w.Pod
+		b.viewers[d.Viewer] = w.Pod
 	}
 }
 
@@ -145,6 +140,14 @@ func (b *Round) Worker(d Decision) (Worker, bool) {
 		return b.s.Workers[i], true
 	}
 	return Worker{}, false
+}
+
+// last is the pod that ran the last session of a viewer; empty: unknown.
+func (b *Round) last(viewer string) string {
+	if viewer == "" {
+		return ""
+	}
+	return cmp.Or(b.viewers[viewer], b.s.Viewers[viewer])
 }
 
 // change makes the snapshot the round's own.

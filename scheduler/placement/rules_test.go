@@ -266,6 +266,18 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// What must keep up with a clock minds a busy worker more than a full one.
+func TestRealtime(t *testing.T) {
+	slots := func(n int) func(*Worker) { return func(w *Worker) { w.Slots = n } }
+	s := Snapshot{Classes: []Class{cpu()}, Workers: []Worker{
+		worker("cpu", "calm", 1, slots(4), load(300, 0)), worker("cpu", "empty", 0, slots(4), load(500, 0)), worker("cpu", "full", 3, slots(4), load(900, 0))}}
+	for want, r := range map[string]Request{"empty": {Kind: "playback"}, "calm": {Kind: "live", Realtime: true}} {
+		if d := Decide(s, r, WarmOnly, now); d.Pod != want {
+			t.Errorf("%s: got %s, want %s", r.Kind, d.Pod, want)
+		}
+	}
+}
+
 // A round gives each thing away once: encoders, devices, a caller's share.
 func TestRoundTakes(t *testing.T) {
 	s := Snapshot{
@@ -288,8 +300,8 @@ func TestRoundTakes(t *testing.T) {
 	if want := []string{"warm amd", "warm amd", "job amd", "job intel", "job amd", "wait"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if b.s.Viewers["v"] != "a" || s.Workers[0].Used != 0 || s.Supply["amd.com/gpu"].Free != 1 {
-		t.Errorf("viewer's worker %q, the snapshot %+v", b.s.Viewers["v"], s)
+	if b.last("v") != "a" || s.Workers[0].Used != 0 || s.Supply["amd.com/gpu"].Free != 1 {
+		t.Errorf("viewer's worker %q, the snapshot %+v", b.last("v"), s)
 	}
 }
 
