@@ -261,7 +261,7 @@ func devices(class class.Class) []string {
 // rightOf is the right to what a decision chose.
 func rightOf(d placement.Decision, worker placement.Worker) store.Right {
 	right := store.Right{Class: d.Class, Pod: d.Pod, Node: d.Node}
-	if d.Verdict == placement.Warm {
+	if d.Pod != "" {
 		right.Worker, right.Limit = d.Pod+"/"+d.Nonce, worker.Slots
 	}
 	return right

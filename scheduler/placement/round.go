@@ -32,9 +32,14 @@ func NewRound(s Snapshot) *Round {
 	b := &Round{s: s, classes: make(map[string][]int, len(s.Classes)), node: make([]int, len(s.Workers)),
 		callers: map[string]int{}, viewers: map[string]string{}}
 	nodes := make(map[string]int, len(s.Workers))
+	class, members := "", []int(nil) // of the last worker: they come in runs
 	for i := range s.Workers {
 		w := &s.Workers[i]
-		b.classes[w.Class] = append(b.classes[w.Class], i)
+		if w.Class != class {
+			b.classes[class] = members
+			class, members = w.Class, b.classes[w.Class]
+		}
+		members = append(members, i)
 		at, known := nodes[w.Node]
 		if !known {
 			at = len(b.load)
@@ -43,6 +48,7 @@ func NewRound(s Snapshot) *Round {
 		b.node[i] = at
 		b.load[at] += w.Used
 	}
+	b.classes[class] = members
 	return b
 }
 
