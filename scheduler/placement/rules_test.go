@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
 
 var (
@@ -153,12 +154,20 @@ func TestRules(t *testing.T) {
 
 		// The network.
 		"only a class with egress": {
-			classes: []Class{cpu(), {Name: "out", Cost: 9, Jobs: 1, Egress: true}}, workers: []Worker{worker("cpu", "a", 0)},
-			request: Request{Kind: "live", Network: true}, want: Job, wantClass: "out",
+			classes: []Class{cpu(), {Name: "out", Cost: 9, Jobs: 1, Egress: ffmpeg.AnyEgress}}, workers: []Worker{worker("cpu", "a", 0)},
+			request: Request{Kind: "live", Network: ffmpeg.AnyEgress}, want: Job, wantClass: "out",
 		},
 		"no class with egress": {
-			classes: []Class{cpu()}, workers: []Worker{worker("cpu", "a", 0)}, request: Request{Kind: "live", Network: true},
-			want: Reject, wantRefusal: wire.Refusal_NO_CLASS, wantReason: "no class may reach the network, which the command does; asked: cpu",
+			classes: []Class{cpu()}, workers: []Worker{worker("cpu", "a", 0)}, request: Request{Kind: "live", Network: ffmpeg.AnyEgress},
+			want: Reject, wantRefusal: wire.Refusal_NO_CLASS, wantReason: "no class may reach what the command reads from the network (egress true); asked: cpu",
+		},
+		"a class that reaches its caller, for live television": {
+			classes: []Class{cpu(), {Name: "near", Cost: 9, Jobs: 1, Egress: ffmpeg.CallerEgress}}, workers: []Worker{worker("cpu", "a", 0)},
+			request: Request{Kind: "live", Network: ffmpeg.CallerEgress}, want: Job, wantClass: "near",
+		},
+		"a class that reaches its caller, and no farther": {
+			classes: []Class{cpu(func(c *Class) { c.Egress = ffmpeg.CallerEgress })}, workers: []Worker{worker("cpu", "a", 0)}, request: Request{Kind: "live", Network: ffmpeg.AnyEgress},
+			want: Reject, wantRefusal: wire.Refusal_NO_CLASS, wantReason: "(egress true)",
 		},
 
 		// Making room.
