@@ -99,7 +99,7 @@ bench: cluster images ## Figures beside their baselines, into out/bench.json: 5 
 	@KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/demo -deploy
 	KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/bench -o out/bench.json
 
-simulate: ## An evening on 1,000 simulated workers, ours against others; writes its section of docs/scaling.md. SEED=n
+simulate: ## An evening on 1,000 simulated workers, ours against others; writes its section of docs/scaling.md: 4 min. SEED=n
 	go run ./test/simulate -seed $(SEED) -o out/simulate.json -docs docs
 
 lint: ## staticcheck and gofmt

@@ -143,10 +143,22 @@ func (r *run) request() placement.Request {
 	return placement.Request{
 		Kind: r.kind, Class: r.start.GetClass(), Needs: r.needs.Capabilities, Hardware: r.needs.Hardware,
 		Build: r.start.GetBuild(), SameBuild: r.sched.cfg.SameBuild,
-		Realtime: r.needs.Realtime, Network: r.needs.Network, LocalOK: r.start.GetLocal(),
+		Realtime: r.needs.Realtime, Network: r.network(), LocalOK: r.start.GetLocal(),
 		Viewer: r.viewer, Caller: owner(r.caller), CallerLimit: r.sched.cfg.CallerLimit,
 		Asked: r.asked, Fallback: r.sched.cfg.Fallback[r.kind], Avoid: r.avoid,
 	}
+}
+
+// network is what the command reaches for on the network. Whether an address is the
+// caller's own only the shim knows.
+func (r *run) network() ffmpeg.Egress {
+	switch {
+	case !r.needs.Network:
+		return ffmpeg.NoEgress
+	case r.start.GetReachesCaller():
+		return ffmpeg.CallerEgress
+	}
+	return ffmpeg.AnyEgress
 }
 
 // Record is what a worker keeps of a session for the scheduler, opaque to it:

@@ -8,7 +8,6 @@ import (
 	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/channels"
 	"github.com/ffpod/ffpod/scheduler/class"
-	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 	"github.com/ffpod/ffpod/scheduler/placement"
 	"github.com/ffpod/ffpod/scheduler/store"
 )
@@ -21,7 +20,7 @@ func (s *Scheduler) snapshot() (placement.Snapshot, map[string]class.Class) {
 		known[c.Name] = c
 		snap.Classes = append(snap.Classes, placement.Class{
 			Name: c.Name, Kinds: c.Kinds, Cost: c.Cost, Jobs: c.Jobs,
-			ActiveJobs: s.activeJobs(c.Name), Replicas: replicas(c), Devices: c.Holds(), Egress: c.Egress != ffmpeg.NoEgress,
+			ActiveJobs: s.activeJobs(c.Name), Replicas: replicas(c), Devices: c.Holds(), Egress: c.Egress,
 			Unable: s.unable(c.Name),
 		})
 	}

@@ -47,7 +47,9 @@ func (s *shim) request() (*wire.Start, error) {
 		Nice:    niceness(),
 		Resumes: true,
 		Local:   s.mayFallBack(),
-		Outputs: visible.Outputs(&s.command, s.settings.Shared),
+
+		ReachesCaller: decision.ReachesCaller(s.command),
+		Outputs:       visible.Outputs(&s.command, s.settings.Shared),
 	}
 	if s.program == ffmpeg.FFprobe {
 		start.Program = wire.Program_FFPROBE

@@ -310,17 +310,37 @@ func network(c *Command, e *Environment) string {
 	}
 	for i := range c.Operands {
 		o := &c.Operands[i]
-		if !isNetwork(o.Protocol) {
-			continue
-		}
-		if e.Egress != CallerEgress {
+		switch {
+		case !isNetwork(o.Protocol):
+		case e.Egress != CallerEgress:
 			return name(o) + " is on the network, which workers may not reach"
-		}
-		if host, _ := hostOf(o.Raw); e.Own == nil || !e.Own(host) {
+		case !isAt(o, e.Own):
 			return name(o) + " is on the network, of which workers may reach the caller's pod alone"
 		}
 	}
 	return ""
+}
+
+// isAt tells whether a network operand is at the caller's own pod.
+func isAt(o *Operand, own func(host string) bool) bool {
+	host, ok := hostOf(o.Raw)
+	return ok && own != nil && own(host)
+}
+
+// Reach is what the command reaches for on the network. own tells whether a host is
+// the caller's own pod; nil: none is.
+func (c Command) Reach(own func(host string) bool) Egress {
+	reach := NoEgress
+	for i := range c.Operands {
+		switch o := &c.Operands[i]; {
+		case !isNetwork(o.Protocol):
+		case !isAt(o, own):
+			return AnyEgress
+		default:
+			reach = CallerEgress
+		}
+	}
+	return reach
 }
 
 func deviceProblem(o *Operand, _ *Environment) string {

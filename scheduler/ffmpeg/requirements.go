@@ -196,11 +196,4 @@ func (c *Command) realtime() bool {
 	return false
 }
 
-func (c *Command) network() bool {
-	for i := range c.Operands {
-		if isNetwork(c.Operands[i].Protocol) {
-			return true
-		}
-	}
-	return false
-}
+func (c *Command) network() bool { return c.Reach(nil) != NoEgress }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
 
 // question is one request to a round, with what follows from it.
@@ -53,9 +54,9 @@ func (b *Round) candidates(q *question) ([]candidate, *Decision) {
 			"add the kind to a class's annotation ffpod.dev/kinds")
 	}
 	asked := able
-	if able = keep(able, func(c Class) bool { return !q.Network || c.Egress }); len(able) == 0 {
-		return nil, reject(wire.Refusal_NO_CLASS, fmt.Sprintf("no class may reach the network, which the command does; asked: %s", names(asked)),
-			"set the annotation ffpod.dev/egress of a class, and allow it in its NetworkPolicy")
+	if able = keep(able, func(c Class) bool { return reaches(c.Egress, q.Network) }); len(able) == 0 {
+		return nil, reject(wire.Refusal_NO_CLASS, fmt.Sprintf("no class may reach what the command reads from the network (egress %s); asked: %s", q.Network, names(asked)),
+			fmt.Sprintf("set the annotation ffpod.dev/egress: %q of a class, and allow it in its NetworkPolicy", q.Network))
 	}
 	proved, no := b.capable(able, q)
 	if no != nil {
@@ -71,6 +72,11 @@ func (b *Round) candidates(q *question) ([]candidate, *Decision) {
 		return cmp.Or(cmp.Compare(a.Cost, b.Cost), cmp.Compare(a.Name, b.Name))
 	})
 	return proved, nil
+}
+
+// reaches tells whether an egress covers what is wanted of it.
+func reaches(has, want ffmpeg.Egress) bool {
+	return want == ffmpeg.NoEgress || has == want || has == ffmpeg.AnyEgress
 }
 
 func keep(classes []Class, is func(Class) bool) []Class {

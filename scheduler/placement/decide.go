@@ -35,7 +35,7 @@ func (b *Round) Decide(r Request, p Policy, now time.Time) Decision {
 
 // overLimit says that the caller has as many sessions as it may; empty: it has not.
 func (b *Round) overLimit(q *question) string {
-	n := b.s.Callers[q.Caller]
+	n := b.s.Callers[q.Caller] + b.callers[q.Caller]
 	if q.CallerLimit == 0 || n < q.CallerLimit {
 		return ""
 	}

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"maps"
 	"math/rand/v2"
 	"testing"
 )
@@ -14,12 +15,22 @@ func FuzzDecide(f *testing.F) {
 		s, r, p := anySnapshot(rnd), anyRequest(rnd), anyPolicy(rnd)
 		round := NewRound(s)
 		for range 8 { // one after the other, on what is left
-			d := round.Decide(r, p, now)
-			if problem := violates(round.s, r, p, d); problem != "" {
-				t.Fatalf("%s: %+v\nsnapshot %+v\nrequest %+v policy %s", problem, d, round.s, r, p)
+			d, left := round.Decide(r, p, now), left(round)
+			if problem := violates(left, r, p, d); problem != "" {
+				t.Fatalf("%s: %+v\nsnapshot %+v\nrequest %+v policy %s", problem, d, left, r, p)
 			}
 			round.Take(d)
 			r = anyRequest(rnd)
 		}
 	})
+}
+
+// left is what a round has left, as a snapshot.
+func left(b *Round) Snapshot {
+	s := b.s
+	s.Callers = maps.Clone(s.Callers)
+	for c, n := range b.callers {
+		s.Callers[c] += n
+	}
+	return s
 }

@@ -50,39 +50,51 @@ type ordering struct {
 	waiting []Waiting
 	now     time.Time
 	lines   []*line
-	callers map[string]int
 	total   int
 	low     int
 }
 
 type line struct {
 	priority int
-	caller   string
+	low      bool  // below playback
+	held     *int  // sessions of its caller
 	queue    []int // indices, never empty
+	// Of its head.
+	asked   time.Time
+	starved bool
 }
 
 func newOrdering(waiting []Waiting, held Held, now time.Time) *ordering {
-	o := &ordering{waiting: waiting, now: now, callers: make(map[string]int, len(held.Callers)), total: held.Total, low: held.Low}
-	for c, n := range held.Callers {
-		o.callers[c] = n
-	}
+	o := &ordering{waiting: waiting, now: now, total: held.Total, low: held.Low}
 	type key struct {
 		priority int
 		caller   string
 	}
-	at := map[key]*line{}
+	at, callers := map[key]*line{}, map[string]*int{}
 	for i, w := range waiting {
 		k := key{Priority(w.Kind), w.Caller}
-		if at[k] == nil {
-			at[k] = &line{priority: k.priority, caller: k.caller}
-			o.lines = append(o.lines, at[k])
+		l := at[k]
+		if l == nil {
+			if callers[w.Caller] == nil {
+				n := held.Callers[w.Caller]
+				callers[w.Caller] = &n
+			}
+			l = &line{priority: k.priority, low: k.priority < Priority("playback"), held: callers[w.Caller]}
+			at[k], o.lines = l, append(o.lines, l)
 		}
-		at[k].queue = append(at[k].queue, i)
+		l.queue = append(l.queue, i)
 	}
 	for _, l := range o.lines {
 		slices.SortStableFunc(l.queue, func(i, j int) int { return waiting[i].Asked.Compare(waiting[j].Asked) })
+		o.head(l)
 	}
 	return o
+}
+
+// head notes what counts of the head of a line.
+func (o *ordering) head(l *line) {
+	w := o.waiting[l.queue[0]]
+	l.asked, l.starved = w.Asked, o.now.Sub(w.Asked) >= traitsOf(w.Kind).patience()
 }
 
 // next serves one.
@@ -95,40 +107,35 @@ func (o *ordering) next() int {
 	}
 	l := o.lines[best]
 	i := l.queue[0]
-	o.callers[l.caller]++
+	*l.held++
 	o.total++
-	if low(l.priority) {
+	if l.low {
 		o.low++
 	}
 	if l.queue = l.queue[1:]; len(l.queue) == 0 {
 		o.lines = slices.Delete(o.lines, best, best+1)
+	} else {
+		o.head(l)
 	}
 	return i
 }
 
 // before compares the heads of two lines.
 func (o *ordering) before(x, y *line) bool {
-	a, b := o.waiting[x.queue[0]], o.waiting[y.queue[0]]
-	starvedX, starvedY := o.starved(a), o.starved(b)
-	below := o.low*floor < o.total+1
-	if firstX, firstY := starvedX && low(x.priority) && below, starvedY && low(y.priority) && below; firstX != firstY {
+	helped := o.low*floor < o.total+1
+	firstX, firstY := helped && x.low && x.starved, helped && y.low && y.starved
+	age := cmp.Or(x.asked.Compare(y.asked), cmp.Compare(x.queue[0], y.queue[0]))
+	switch {
+	case firstX != firstY:
 		return firstX
-	} else if firstX {
-		return cmp.Or(a.Asked.Compare(b.Asked), cmp.Compare(x.queue[0], y.queue[0])) < 0
-	}
-	if x.priority != y.priority {
+	case firstX:
+		return age < 0
+	case x.priority != y.priority:
 		return x.priority > y.priority
+	case x.starved != y.starved:
+		return x.starved
+	case x.starved:
+		return age < 0
 	}
-	if starvedX != starvedY {
-		return starvedX
-	}
-	fair := cmp.Compare(o.callers[x.caller], o.callers[y.caller])
-	if starvedX {
-		fair = 0
-	}
-	return cmp.Or(fair, a.Asked.Compare(b.Asked), cmp.Compare(x.queue[0], y.queue[0])) < 0
+	return cmp.Or(cmp.Compare(*x.held, *y.held), age) < 0
 }
-
-func (o *ordering) starved(w Waiting) bool { return o.now.Sub(w.Asked) >= traitsOf(w.Kind).patience() }
-
-func low(priority int) bool { return priority < Priority("playback") }

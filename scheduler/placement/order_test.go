@@ -133,7 +133,7 @@ func TestNobodyStarves(t *testing.T) {
 		waiting = append(waiting, Waiting{Kind: "playback", Caller: "loud", Asked: at}, Waiting{Kind: "playback", Caller: "loud", Asked: at})
 		out := rnd.IntN(slots) // one slot a second becomes free
 		held.Callers[running[out].Caller]--
-		if low(Priority(running[out].Kind)) {
+		if Priority(running[out].Kind) < Priority("playback") {
 			held.Low--
 		}
 		held.Total--
@@ -141,7 +141,7 @@ func TestNobodyStarves(t *testing.T) {
 		running[out] = waiting[i]
 		held.Callers[running[out].Caller]++
 		held.Total++
-		if low(Priority(running[out].Kind)) {
+		if Priority(running[out].Kind) < Priority("playback") {
 			held.Low++
 		}
 		waiting = slices.Delete(waiting, i, i+1)

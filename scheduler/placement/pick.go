@@ -80,10 +80,7 @@ func (b *Round) pick(class string, standby bool, q *question) *Worker {
 	if slots[0] == 0 {
 		t = 1
 	}
-	best, last := -1, b.s.Viewers[q.Viewer]
-	if q.Viewer == "" {
-		last = ""
-	}
+	best, last := -1, b.last(q.Viewer)
 	for _, i := range able {
 		if w := &b.s.Workers[i]; tightness(w) != t || w.Used*slots[t] > used[t]*w.Slots {
 			continue // more than its share

@@ -43,6 +43,7 @@ import (
 	"time"
 
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
 
 // Policy says which kinds of worker a session may have.
@@ -97,8 +98,8 @@ type Class struct {
 	// Devices are the extended resources its workers hold, one of each:
 	// nvidia.com/gpu.
 	Devices []string
-	// Egress: its pods may reach network inputs.
-	Egress bool
+	// Egress is what its pods may reach of the network.
+	Egress ffmpeg.Egress
 	// Can is what workers of the present template proved, for Jobs of it. Nil:
 	// what its warm workers say, and unknown if they do not.
 	Can *Profile
@@ -182,8 +183,9 @@ type Request struct {
 	SameBuild bool
 	// Realtime: it must keep up with a clock, so a busy worker suits it less.
 	Realtime bool
-	// Network: it reaches for the network.
-	Network bool
+	// Network is what it reaches for on the network: nothing, its caller's own pod,
+	// or any address.
+	Network ffmpeg.Egress
 	// LocalOK: the caller could run it itself.
 	LocalOK bool
 	// Viewer is an opaque key of whom it is for. Empty: unknown.
@@ -238,9 +240,10 @@ func (d Decision) placed() bool {
 	return d.Verdict == Warm || d.Verdict == Standby || d.Verdict == Job
 }
 
-// clone copies what a Round changes.
+// clone copies what a Round changes. Callers and Viewers may be many: it keeps what
+// it changes of them beside them.
 func (s Snapshot) clone() Snapshot {
 	s.Classes, s.Workers = append([]Class(nil), s.Classes...), append([]Worker(nil), s.Workers...)
-	s.Supply, s.Callers, s.Viewers = maps.Clone(s.Supply), maps.Clone(s.Callers), maps.Clone(s.Viewers)
+	s.Supply = maps.Clone(s.Supply)
 	return s
 }

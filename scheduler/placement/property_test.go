@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
 
 // What holds for every snapshot, request and policy.
@@ -131,12 +132,12 @@ func violatesJob(s Snapshot, r Request, p Policy, d Decision) string {
 }
 
 func mayRun(c Class, r Request) bool {
-	return (len(c.Kinds) == 0 || slices.Contains(c.Kinds, r.Kind)) && (r.Class == "" || c.Name == r.Class) && (!r.Network || c.Egress)
+	return (len(c.Kinds) == 0 || slices.Contains(c.Kinds, r.Kind)) && (r.Class == "" || c.Name == r.Class) && (r.Network == "" || c.Egress == "true" || c.Egress == r.Network)
 }
 
 func violatesWait(s Snapshot, r Request, p Policy, d Decision) string {
 	overLimit := r.CallerLimit > 0 && s.Callers[r.Caller] >= r.CallerLimit
-	if strings := !d.Recheck.IsZero() && !d.Recheck.After(now); strings {
+	if !d.Recheck.IsZero() && !d.Recheck.After(now) {
 		return "a recheck in the past"
 	}
 	// Nothing that is free would do, in the classes that suit it.
@@ -255,7 +256,7 @@ func anySnapshot(r *rand.Rand) Snapshot {
 	}
 	for i := range r.IntN(4) {
 		s.Classes = append(s.Classes, Class{Name: fmt.Sprintf("c%d", i), Cost: r.IntN(3), Jobs: r.IntN(3), ActiveJobs: r.IntN(3), Replicas: r.IntN(2),
-			Devices: devices[r.IntN(4)], Kinds: classes[r.IntN(3)], Egress: r.IntN(2) == 0, Can: can[r.IntN(5)],
+			Devices: devices[r.IntN(4)], Kinds: classes[r.IntN(3)], Egress: []ffmpeg.Egress{"", "caller", "true", "true"}[r.IntN(4)], Can: can[r.IntN(5)],
 			JobStart: time.Duration(r.IntN(3)*3) * time.Second, Unable: []string{"", "", "", "0/3 nodes are available"}[r.IntN(4)]})
 	}
 	for i := range r.IntN(6) {
@@ -280,7 +281,7 @@ func anyRequest(r *rand.Rand) Request {
 		Hardware:  [][]string{nil, {"nvidia"}, {"intel", "amd"}}[r.IntN(3)],
 		Build:     []string{"", "aa"}[r.IntN(2)],
 		SameBuild: r.IntN(2) == 0,
-		Realtime:  r.IntN(4) == 0, Network: r.IntN(4) == 0, LocalOK: r.IntN(2) == 0,
+		Realtime:  r.IntN(4) == 0, Network: []ffmpeg.Egress{"", "", "", "caller", "true"}[r.IntN(5)], LocalOK: r.IntN(2) == 0,
 		Viewer: []string{"", "v", "w"}[r.IntN(3)], Caller: "a", CallerLimit: r.IntN(4),
 		Asked:    now.Add(-time.Duration(r.IntN(4)*3) * time.Second),
 		Fallback: []Fallback{{}, {}, {Then: Wait}, {Then: Local, After: 3 * time.Second}, {Then: Reject, After: 5 * time.Second}}[r.IntN(5)],

@@ -16,6 +16,8 @@ type Round struct {
 	node    []int            // of each worker, an index of sessions
 	load    []int            // sessions by node
 	scratch []int
+	callers map[string]int    // sessions taken in this round
+	viewers map[string]string // and where
 	hints   hint
 }
 
@@ -27,11 +29,17 @@ type hint struct {
 
 // NewRound starts on a snapshot, which must stay as it is until the round is over.
 func NewRound(s Snapshot) *Round {
-	b := &Round{s: s, classes: make(map[string][]int, len(s.Classes)), node: make([]int, len(s.Workers))}
+	b := &Round{s: s, classes: make(map[string][]int, len(s.Classes)), node: make([]int, len(s.Workers)),
+		callers: map[string]int{}, viewers: map[string]string{}}
 	nodes := make(map[string]int, len(s.Workers))
+	class, members := "", []int(nil) // of the last worker: they come in runs
 	for i := range s.Workers {
 		w := &s.Workers[i]
-		b.classes[w.Class] = append(b.classes[w.Class], i)
+		if w.Class != class {
+			b.classes[class] = members
+			class, members = w.Class, b.classes[w.Class]
+		}
+		members = append(members, i)
 		at, known := nodes[w.Node]
 		if !known {
 			at = len(b.load)
@@ -40,6 +48,7 @@ func NewRound(s Snapshot) *Round {
 		b.node[i] = at
 		b.load[at] += w.Used
 	}
+	b.classes[class] = members
 	return b
 }
 
@@ -49,12 +58,7 @@ func (b *Round) Take(d Decision) {
 		return
 	}
 	b.change()
-	if d.Caller != "" {
-		if b.s.Callers == nil {
-			b.s.Callers = map[string]int{}
-		}
-		b.s.Callers[d.Caller]++
-	}
+	b.callers[d.Caller]++
 	if c := b.class(d.Class); d.Verdict == Job && c != nil {
 		c.ActiveJobs++
 		for _, name := range c.Devices {
@@ -87,10 +91,7 @@ func (b *Round) occupy(i int, d Decision) {
 		}
 	}
 	if d.Viewer != "" && d.Verdict == Warm {
-		if b.s.Viewers == nil {
-			b.s.Viewers = map[string]string{}
-		}
-		b.s.Viewers[d.Viewer] = w.Pod
+		b.viewers[d.Viewer] = w.Pod
 	}
 }
 
@@ -145,6 +146,14 @@ func (b *Round) Worker(d Decision) (Worker, bool) {
 		return b.s.Workers[i], true
 	}
 	return Worker{}, false
+}
+
+// last is the pod that ran the last session of a viewer; empty: unknown.
+func (b *Round) last(viewer string) string {
+	if viewer == "" {
+		return ""
+	}
+	return cmp.Or(b.viewers[viewer], b.s.Viewers[viewer])
 }
 
 // change makes the snapshot the round's own.

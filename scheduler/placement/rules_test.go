@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
 )
 
 var (
@@ -153,12 +154,20 @@ func TestRules(t *testing.T) {
 
 		// The network.
 		"only a class with egress": {
-			classes: []Class{cpu(), {Name: "out", Cost: 9, Jobs: 1, Egress: true}}, workers: []Worker{worker("cpu", "a", 0)},
-			request: Request{Kind: "live", Network: true}, want: Job, wantClass: "out",
+			classes: []Class{cpu(), {Name: "out", Cost: 9, Jobs: 1, Egress: ffmpeg.AnyEgress}}, workers: []Worker{worker("cpu", "a", 0)},
+			request: Request{Kind: "live", Network: ffmpeg.AnyEgress}, want: Job, wantClass: "out",
 		},
 		"no class with egress": {
-			classes: []Class{cpu()}, workers: []Worker{worker("cpu", "a", 0)}, request: Request{Kind: "live", Network: true},
-			want: Reject, wantRefusal: wire.Refusal_NO_CLASS, wantReason: "no class may reach the network, which the command does; asked: cpu",
+			classes: []Class{cpu()}, workers: []Worker{worker("cpu", "a", 0)}, request: Request{Kind: "live", Network: ffmpeg.AnyEgress},
+			want: Reject, wantRefusal: wire.Refusal_NO_CLASS, wantReason: "no class may reach what the command reads from the network (egress true); asked: cpu",
+		},
+		"a class that reaches its caller, for live television": {
+			classes: []Class{cpu(), {Name: "near", Cost: 9, Jobs: 1, Egress: ffmpeg.CallerEgress}}, workers: []Worker{worker("cpu", "a", 0)},
+			request: Request{Kind: "live", Network: ffmpeg.CallerEgress}, want: Job, wantClass: "near",
+		},
+		"a class that reaches its caller, and no farther": {
+			classes: []Class{cpu(func(c *Class) { c.Egress = ffmpeg.CallerEgress })}, workers: []Worker{worker("cpu", "a", 0)}, request: Request{Kind: "live", Network: ffmpeg.AnyEgress},
+			want: Reject, wantRefusal: wire.Refusal_NO_CLASS, wantReason: "(egress true)",
 		},
 
 		// Making room.
@@ -266,6 +275,18 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// What must keep up with a clock minds a busy worker more than a full one.
+func TestRealtime(t *testing.T) {
+	slots := func(n int) func(*Worker) { return func(w *Worker) { w.Slots = n } }
+	s := Snapshot{Classes: []Class{cpu()}, Workers: []Worker{
+		worker("cpu", "calm", 1, slots(4), load(300, 0)), worker("cpu", "empty", 0, slots(4), load(500, 0)), worker("cpu", "full", 3, slots(4), load(900, 0))}}
+	for want, r := range map[string]Request{"empty": {Kind: "playback"}, "calm": {Kind: "live", Realtime: true}} {
+		if d := Decide(s, r, WarmOnly, now); d.Pod != want {
+			t.Errorf("%s: got %s, want %s", r.Kind, d.Pod, want)
+		}
+	}
+}
+
 // A round gives each thing away once: encoders, devices, a caller's share.
 func TestRoundTakes(t *testing.T) {
 	s := Snapshot{
@@ -288,8 +309,8 @@ func TestRoundTakes(t *testing.T) {
 	if want := []string{"warm amd", "warm amd", "job amd", "job intel", "job amd", "wait"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if b.s.Viewers["v"] != "a" || s.Workers[0].Used != 0 || s.Supply["amd.com/gpu"].Free != 1 {
-		t.Errorf("viewer's worker %q, the snapshot %+v", b.s.Viewers["v"], s)
+	if b.last("v") != "a" || s.Workers[0].Used != 0 || s.Supply["amd.com/gpu"].Free != 1 {
+		t.Errorf("viewer's worker %q, the snapshot %+v", b.last("v"), s)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -28,8 +29,8 @@ type plotted struct {
 
 // The picture, in pixels.
 const (
-	width, height            = 760., 340.
-	left, right, top, bottom = 64., 200., 34., 48.
+	width, height            = 800., 340.
+	left, right, top, bottom = 72., 232., 34., 48.
 )
 
 func (c chart) svg() string {
@@ -89,7 +90,7 @@ func place(v float64, ticks []float64, logarithmic bool) float64 {
 	return (v - first) / (last - first)
 }
 
-func number(v float64) string { return strings.TrimSuffix(fmt.Sprintf("%.4g", v), ".0") }
+func number(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 var colours = []string{"#b8860b", "#8a8a8a", "#2b6cb0", "#2b6cb0", "#c0392b"}
 
@@ -103,7 +104,7 @@ func (r Report) plots() map[string]string {
 		}
 	}
 	evening := chart{title: "Playback: wait to the first byte, p99 of five minutes", x: "minute of the evening", y: "seconds, logarithmic",
-		xTicks: hours, yTicks: []float64{1, 2, 5, 10, 20, 50, 100}, yLog: true, yUnit: " s"}
+		xTicks: hours, yTicks: []float64{1, 2, 5, 10, 20, 50, 100, 200}, yLog: true, yUnit: " s"}
 	spread := chart{title: "Playback: how many have their first byte by then", x: "seconds since it was asked for, logarithmic", y: "part of all",
 		xTicks: []float64{.1, .2, .5, 1, 2, 5, 10, 20, 50}, xLog: true, xUnit: " s", yTicks: []float64{0, 25, 50, 75, 100}, yUnit: " %"}
 	queue := chart{title: "Sessions that wait", x: "minute of the evening", y: "sessions, logarithmic", xTicks: hours, yTicks: []float64{1, 10, 100, 1000, 10_000, 100_000}, yLog: true}

@@ -42,6 +42,10 @@ func (s Settings) egress() ffmpeg.Egress {
 	return ffmpeg.NoEgress
 }
 
+// ReachesCaller tells whether all that a command reads from the network is at an
+// address of this pod.
+func ReachesCaller(cmd ffmpeg.Command) bool { return cmd.Reach(ownHost) == ffmpeg.CallerEgress }
+
 // MayFallBack tells whether a command that could not be started remotely may
 // run here instead, and if not, why.
 func MayFallBack(s Settings, cmd ffmpeg.Command) (bool, string) {

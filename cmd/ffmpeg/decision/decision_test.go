@@ -217,6 +217,12 @@ func TestEgress(t *testing.T) {
 		if tuner, self := remote("auto", "tuner:5004"), remote("auto", own+":8096"); tuner != c.tuner || self != c.self {
 			t.Errorf("published %q: a tuner %v, itself %v", c.published, tuner, self)
 		}
+		for host, want := range map[string]bool{"tuner:5004": false, own + ":8096": true} {
+			cmd := ffmpeg.Parse("ffmpeg", strings.Fields("-i http://"+host+"/a.ts -c:v libx264 /cache/a.ts"), ffmpeg.Host{})
+			if got := ReachesCaller(cmd); got != want {
+				t.Errorf("%s is the caller: %v", host, got)
+			}
+		}
 		if remote("auto", "127.0.0.1:8096") {
 			t.Errorf("published %q: loopback goes to a worker", c.published)
 		}
