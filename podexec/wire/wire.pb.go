@@ -1955,8 +1955,17 @@ type Description struct {
 	PodUid         string                 `protobuf:"bytes,17,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
 	Node           string                 `protobuf:"bytes,18,opt,name=node,proto3" json:"node,omitempty"`
 	Resumes        bool                   `protobuf:"varint,19,opt,name=resumes,proto3" json:"resumes,omitempty"` // it keeps a session without a stream, see Start.orders
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What its ffmpeg can do, as KIND:NAME in ffmpeg's own words, sorted. KIND is
+	// encoder, decoder, filter, hwaccel or device (a type that -init_hw_device opens).
+	// Software is in ffmpeg's lists; hardware is in them and passed a trial.
+	Capabilities    []string `protobuf:"bytes,20,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	Flaws           []*Flaw  `protobuf:"bytes,21,rep,name=flaws,proto3" json:"flaws,omitempty"`                                             // what is in the lists and does not work, sorted
+	Proving         bool     `protobuf:"varint,22,opt,name=proving,proto3" json:"proving,omitempty"`                                        // the trials still run: hardware is missing from both
+	ParallelEncodes uint32   `protobuf:"varint,23,opt,name=parallel_encodes,json=parallelEncodes,proto3" json:"parallel_encodes,omitempty"` // how many hardware encodes passed at once, at most `slots`; 0: not known
+	Load            *Load    `protobuf:"bytes,24,opt,name=load,proto3" json:"load,omitempty"`
+	Proves          bool     `protobuf:"varint,25,opt,name=proves,proto3" json:"proves,omitempty"` // capabilities are told; without it nothing is known, and all is allowed
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Description) Reset() {
@@ -2122,6 +2131,178 @@ func (x *Description) GetResumes() bool {
 	return false
 }
 
+func (x *Description) GetCapabilities() []string {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
+func (x *Description) GetFlaws() []*Flaw {
+	if x != nil {
+		return x.Flaws
+	}
+	return nil
+}
+
+func (x *Description) GetProving() bool {
+	if x != nil {
+		return x.Proving
+	}
+	return false
+}
+
+func (x *Description) GetParallelEncodes() uint32 {
+	if x != nil {
+		return x.ParallelEncodes
+	}
+	return 0
+}
+
+func (x *Description) GetLoad() *Load {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
+func (x *Description) GetProves() bool {
+	if x != nil {
+		return x.Proves
+	}
+	return false
+}
+
+// Flaw is a capability that ffmpeg lists and a trial did not confirm.
+type Flaw struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Capability    string                 `protobuf:"bytes,1,opt,name=capability,proto3" json:"capability,omitempty"` // KIND:NAME; KIND:* when the whole list cannot be read
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`         // one line for a person
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Flaw) Reset() {
+	*x = Flaw{}
+	mi := &file_wire_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Flaw) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Flaw) ProtoMessage() {}
+
+func (x *Flaw) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Flaw.ProtoReflect.Descriptor instead.
+func (*Flaw) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Flaw) GetCapability() string {
+	if x != nil {
+		return x.Capability
+	}
+	return ""
+}
+
+func (x *Flaw) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Load is how busy the worker's pod and its GPU are.
+type Load struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	CpuPermille      uint32                 `protobuf:"varint,1,opt,name=cpu_permille,json=cpuPermille,proto3" json:"cpu_permille,omitempty"`                  // of the CPUs that the pod may use, since the sample before
+	GpuPermille      uint32                 `protobuf:"varint,2,opt,name=gpu_permille,json=gpuPermille,proto3" json:"gpu_permille,omitempty"`                  // of the busiest GPU, of all its users; see gpu_known
+	MemoryBytes      uint64                 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`                  // what the kernel cannot take back without killing
+	MemoryLimitBytes uint64                 `protobuf:"varint,4,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"` // 0: none
+	GpuKnown         bool                   `protobuf:"varint,5,opt,name=gpu_known,json=gpuKnown,proto3" json:"gpu_known,omitempty"`                           // false: no GPU, or one that does not tell without privileges
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Load) Reset() {
+	*x = Load{}
+	mi := &file_wire_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Load) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Load) ProtoMessage() {}
+
+func (x *Load) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Load.ProtoReflect.Descriptor instead.
+func (*Load) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Load) GetCpuPermille() uint32 {
+	if x != nil {
+		return x.CpuPermille
+	}
+	return 0
+}
+
+func (x *Load) GetGpuPermille() uint32 {
+	if x != nil {
+		return x.GpuPermille
+	}
+	return 0
+}
+
+func (x *Load) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Load) GetMemoryLimitBytes() uint64 {
+	if x != nil {
+		return x.MemoryLimitBytes
+	}
+	return 0
+}
+
+func (x *Load) GetGpuKnown() bool {
+	if x != nil {
+		return x.GpuKnown
+	}
+	return false
+}
+
 type SessionState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -2132,13 +2313,14 @@ type SessionState struct {
 	Exit          *Exit                  `protobuf:"bytes,6,opt,name=exit,proto3" json:"exit,omitempty"`                                      // set once ended
 	UnattachedMs  int64                  `protobuf:"varint,7,opt,name=unattached_ms,json=unattachedMs,proto3" json:"unattached_ms,omitempty"` // for how long nobody has been attached
 	Stuck         bool                   `protobuf:"varint,8,opt,name=stuck,proto3" json:"stuck,omitempty"`                                   // it was killed long ago, and the kernel does not let it go
+	Paused        bool                   `protobuf:"varint,9,opt,name=paused,proto3" json:"paused,omitempty"`                                 // it is stopped by Pause and holds no slot
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionState) Reset() {
 	*x = SessionState{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2332,7 @@ func (x *SessionState) String() string {
 func (*SessionState) ProtoMessage() {}
 
 func (x *SessionState) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2345,7 @@ func (x *SessionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionState.ProtoReflect.Descriptor instead.
 func (*SessionState) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SessionState) GetSession() string {
@@ -2222,6 +2404,13 @@ func (x *SessionState) GetStuck() bool {
 	return false
 }
 
+func (x *SessionState) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
 type Mount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -2233,7 +2422,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +2434,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +2447,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Mount) GetPath() string {
@@ -2293,7 +2482,7 @@ type OrphanRequest struct {
 
 func (x *OrphanRequest) Reset() {
 	*x = OrphanRequest{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2305,7 +2494,7 @@ func (x *OrphanRequest) String() string {
 func (*OrphanRequest) ProtoMessage() {}
 
 func (x *OrphanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2318,7 +2507,7 @@ func (x *OrphanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrphanRequest.ProtoReflect.Descriptor instead.
 func (*OrphanRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *OrphanRequest) GetSession() string {
@@ -2351,7 +2540,7 @@ type OrphanResponse struct {
 
 func (x *OrphanResponse) Reset() {
 	*x = OrphanResponse{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2363,7 +2552,7 @@ func (x *OrphanResponse) String() string {
 func (*OrphanResponse) ProtoMessage() {}
 
 func (x *OrphanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2376,7 +2565,7 @@ func (x *OrphanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrphanResponse.ProtoReflect.Descriptor instead.
 func (*OrphanResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OrphanResponse) GetKnown() bool {
@@ -2397,7 +2586,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2598,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2611,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *KillRequest) GetSession() string {
@@ -2456,7 +2645,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2657,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2670,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *KillResponse) GetKnown() bool {
@@ -2498,6 +2687,326 @@ func (x *KillResponse) GetDead() bool {
 	return false
 }
 
+type ProveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveRequest) Reset() {
+	*x = ProveRequest{}
+	mi := &file_wire_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveRequest) ProtoMessage() {}
+
+func (x *ProveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveRequest.ProtoReflect.Descriptor instead.
+func (*ProveRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{30}
+}
+
+type ProveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Started       bool                   `protobuf:"varint,1,opt,name=started,proto3" json:"started,omitempty"` // trials run now, or will in a moment
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`    // one line for a person: why they do not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveResponse) Reset() {
+	*x = ProveResponse{}
+	mi := &file_wire_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveResponse) ProtoMessage() {}
+
+func (x *ProveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveResponse.ProtoReflect.Descriptor instead.
+func (*ProveResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ProveResponse) GetStarted() bool {
+	if x != nil {
+		return x.Started
+	}
+	return false
+}
+
+func (x *ProveResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type PauseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`                 // a newer attach cancels the order; 0: of any
+	MostMs        uint32                 `protobuf:"varint,3,opt,name=most_ms,json=mostMs,proto3" json:"most_ms,omitempty"` // when the worker continues it by itself; 0: its default
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseRequest) Reset() {
+	*x = PauseRequest{}
+	mi := &file_wire_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseRequest) ProtoMessage() {}
+
+func (x *PauseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
+func (*PauseRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *PauseRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *PauseRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *PauseRequest) GetMostMs() uint32 {
+	if x != nil {
+		return x.MostMs
+	}
+	return 0
+}
+
+type PauseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Known         bool                   `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`  // the session runs here
+	Done          bool                   `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`    // it is paused, and its slot is free
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // one line for a person: why it is not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseResponse) Reset() {
+	*x = PauseResponse{}
+	mi := &file_wire_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseResponse) ProtoMessage() {}
+
+func (x *PauseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
+func (*PauseResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *PauseResponse) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *PauseResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *PauseResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ContinueRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"` // a newer attach cancels the order; 0: of any
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContinueRequest) Reset() {
+	*x = ContinueRequest{}
+	mi := &file_wire_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContinueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContinueRequest) ProtoMessage() {}
+
+func (x *ContinueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContinueRequest.ProtoReflect.Descriptor instead.
+func (*ContinueRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ContinueRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *ContinueRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type ContinueResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Known         bool                   `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`  // the session runs here
+	Done          bool                   `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`    // it goes on and holds a slot
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // one line for a person: why it does not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContinueResponse) Reset() {
+	*x = ContinueResponse{}
+	mi := &file_wire_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContinueResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContinueResponse) ProtoMessage() {}
+
+func (x *ContinueResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContinueResponse.ProtoReflect.Descriptor instead.
+func (*ContinueResponse) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ContinueResponse) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *ContinueResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *ContinueResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type ClearRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Outputs       [][]byte               `protobuf:"bytes,1,rep,name=outputs,proto3" json:"outputs,omitempty"` // keys, as the shim's command line gives them
@@ -2507,7 +3016,7 @@ type ClearRequest struct {
 
 func (x *ClearRequest) Reset() {
 	*x = ClearRequest{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +3028,7 @@ func (x *ClearRequest) String() string {
 func (*ClearRequest) ProtoMessage() {}
 
 func (x *ClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +3041,7 @@ func (x *ClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearRequest.ProtoReflect.Descriptor instead.
 func (*ClearRequest) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ClearRequest) GetOutputs() [][]byte {
@@ -2550,7 +3059,7 @@ type ClearResponse struct {
 
 func (x *ClearResponse) Reset() {
 	*x = ClearResponse{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2562,7 +3071,7 @@ func (x *ClearResponse) String() string {
 func (*ClearResponse) ProtoMessage() {}
 
 func (x *ClearResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2575,7 +3084,7 @@ func (x *ClearResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearResponse.ProtoReflect.Descriptor instead.
 func (*ClearResponse) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 var File_wire_proto protoreflect.FileDescriptor
@@ -2703,7 +3212,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06remedy\x18\x03 \x01(\tR\x06remedy\" \n" +
 	"\x04Lost\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\"\x11\n" +
-	"\x0fDescribeRequest\"\xa2\x04\n" +
+	"\x0fDescribeRequest\"\xf7\x05\n" +
 	"\vDescription\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12!\n" +
@@ -2724,7 +3233,24 @@ const file_wire_proto_rawDesc = "" +
 	"\x03pod\x18\x10 \x01(\tR\x03pod\x12\x17\n" +
 	"\apod_uid\x18\x11 \x01(\tR\x06podUid\x12\x12\n" +
 	"\x04node\x18\x12 \x01(\tR\x04node\x12\x18\n" +
-	"\aresumes\x18\x13 \x01(\bR\aresumes\"\xe8\x01\n" +
+	"\aresumes\x18\x13 \x01(\bR\aresumes\x12\"\n" +
+	"\fcapabilities\x18\x14 \x03(\tR\fcapabilities\x12)\n" +
+	"\x05flaws\x18\x15 \x03(\v2\x13.ffpod.wire.v1.FlawR\x05flaws\x12\x18\n" +
+	"\aproving\x18\x16 \x01(\bR\aproving\x12)\n" +
+	"\x10parallel_encodes\x18\x17 \x01(\rR\x0fparallelEncodes\x12'\n" +
+	"\x04load\x18\x18 \x01(\v2\x13.ffpod.wire.v1.LoadR\x04load\x12\x16\n" +
+	"\x06proves\x18\x19 \x01(\bR\x06proves\">\n" +
+	"\x04Flaw\x12\x1e\n" +
+	"\n" +
+	"capability\x18\x01 \x01(\tR\n" +
+	"capability\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xba\x01\n" +
+	"\x04Load\x12!\n" +
+	"\fcpu_permille\x18\x01 \x01(\rR\vcpuPermille\x12!\n" +
+	"\fgpu_permille\x18\x02 \x01(\rR\vgpuPermille\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x04R\vmemoryBytes\x12,\n" +
+	"\x12memory_limit_bytes\x18\x04 \x01(\x04R\x10memoryLimitBytes\x12\x1b\n" +
+	"\tgpu_known\x18\x05 \x01(\bR\bgpuKnown\"\x80\x02\n" +
 	"\fSessionState\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
 	"\x06record\x18\x02 \x01(\fR\x06record\x12\x10\n" +
@@ -2733,7 +3259,8 @@ const file_wire_proto_rawDesc = "" +
 	"\battached\x18\x05 \x01(\bR\battached\x12'\n" +
 	"\x04exit\x18\x06 \x01(\v2\x13.ffpod.wire.v1.ExitR\x04exit\x12#\n" +
 	"\runattached_ms\x18\a \x01(\x03R\funattachedMs\x12\x14\n" +
-	"\x05stuck\x18\b \x01(\bR\x05stuck\"G\n" +
+	"\x05stuck\x18\b \x01(\bR\x05stuck\x12\x16\n" +
+	"\x06paused\x18\t \x01(\bR\x06paused\"G\n" +
 	"\x05Mount\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1a\n" +
 	"\bwritable\x18\x02 \x01(\bR\bwritable\x12\x0e\n" +
@@ -2750,7 +3277,26 @@ const file_wire_proto_rawDesc = "" +
 	"\x05cause\x18\x03 \x01(\x0e2\x14.ffpod.wire.v1.CauseR\x05cause\"8\n" +
 	"\fKillResponse\x12\x14\n" +
 	"\x05known\x18\x01 \x01(\bR\x05known\x12\x12\n" +
-	"\x04dead\x18\x02 \x01(\bR\x04dead\"(\n" +
+	"\x04dead\x18\x02 \x01(\bR\x04dead\"\x0e\n" +
+	"\fProveRequest\"A\n" +
+	"\rProveResponse\x12\x18\n" +
+	"\astarted\x18\x01 \x01(\bR\astarted\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"W\n" +
+	"\fPauseRequest\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x17\n" +
+	"\amost_ms\x18\x03 \x01(\rR\x06mostMs\"Q\n" +
+	"\rPauseResponse\x12\x14\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"A\n" +
+	"\x0fContinueRequest\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"T\n" +
+	"\x10ContinueResponse\x12\x14\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"(\n" +
 	"\fClearRequest\x12\x18\n" +
 	"\aoutputs\x18\x01 \x03(\fR\aoutputs\"\x0f\n" +
 	"\rClearResponse*?\n" +
@@ -2796,12 +3342,15 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\x06FENCED\x10\x0e2?\n" +
 	"\x06Runner\x125\n" +
-	"\x03Run\x12\x14.ffpod.wire.v1.Frame\x1a\x14.ffpod.wire.v1.Frame(\x010\x012\xdc\x01\n" +
+	"\x03Run\x12\x14.ffpod.wire.v1.Frame\x1a\x14.ffpod.wire.v1.Frame(\x010\x012\xb1\x03\n" +
 	"\n" +
 	"Supervisor\x12F\n" +
 	"\bDescribe\x12\x1e.ffpod.wire.v1.DescribeRequest\x1a\x1a.ffpod.wire.v1.Description\x12E\n" +
 	"\x06Orphan\x12\x1c.ffpod.wire.v1.OrphanRequest\x1a\x1d.ffpod.wire.v1.OrphanResponse\x12?\n" +
-	"\x04Kill\x12\x1a.ffpod.wire.v1.KillRequest\x1a\x1b.ffpod.wire.v1.KillResponse2K\n" +
+	"\x04Kill\x12\x1a.ffpod.wire.v1.KillRequest\x1a\x1b.ffpod.wire.v1.KillResponse\x12B\n" +
+	"\x05Prove\x12\x1b.ffpod.wire.v1.ProveRequest\x1a\x1c.ffpod.wire.v1.ProveResponse\x12B\n" +
+	"\x05Pause\x12\x1b.ffpod.wire.v1.PauseRequest\x1a\x1c.ffpod.wire.v1.PauseResponse\x12K\n" +
+	"\bContinue\x12\x1e.ffpod.wire.v1.ContinueRequest\x1a\x1f.ffpod.wire.v1.ContinueResponse2K\n" +
 	"\x05Fence\x12B\n" +
 	"\x05Clear\x12\x1b.ffpod.wire.v1.ClearRequest\x1a\x1c.ffpod.wire.v1.ClearResponseB%Z#github.com/ffpod/ffpod/podexec/wireb\x06proto3"
 
@@ -2818,42 +3367,50 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_wire_proto_goTypes = []any{
-	(Pipe)(0),               // 0: ffpod.wire.v1.Pipe
-	(Program)(0),            // 1: ffpod.wire.v1.Program
-	(Cause)(0),              // 2: ffpod.wire.v1.Cause
-	(Refusal)(0),            // 3: ffpod.wire.v1.Refusal
-	(*Frame)(nil),           // 4: ffpod.wire.v1.Frame
-	(*Start)(nil),           // 5: ffpod.wire.v1.Start
-	(*Output)(nil),          // 6: ffpod.wire.v1.Output
-	(*Ticket)(nil),          // 7: ffpod.wire.v1.Ticket
-	(*TicketAck)(nil),       // 8: ffpod.wire.v1.TicketAck
-	(*Resume)(nil),          // 9: ffpod.wire.v1.Resume
-	(*Attached)(nil),        // 10: ffpod.wire.v1.Attached
-	(*Detached)(nil),        // 11: ffpod.wire.v1.Detached
-	(*Progress)(nil),        // 12: ffpod.wire.v1.Progress
-	(*Started)(nil),         // 13: ffpod.wire.v1.Started
-	(*Data)(nil),            // 14: ffpod.wire.v1.Data
-	(*Ack)(nil),             // 15: ffpod.wire.v1.Ack
-	(*Close)(nil),           // 16: ffpod.wire.v1.Close
-	(*Signal)(nil),          // 17: ffpod.wire.v1.Signal
-	(*Heartbeat)(nil),       // 18: ffpod.wire.v1.Heartbeat
-	(*Exit)(nil),            // 19: ffpod.wire.v1.Exit
-	(*File)(nil),            // 20: ffpod.wire.v1.File
-	(*ExitAck)(nil),         // 21: ffpod.wire.v1.ExitAck
-	(*Refused)(nil),         // 22: ffpod.wire.v1.Refused
-	(*Lost)(nil),            // 23: ffpod.wire.v1.Lost
-	(*DescribeRequest)(nil), // 24: ffpod.wire.v1.DescribeRequest
-	(*Description)(nil),     // 25: ffpod.wire.v1.Description
-	(*SessionState)(nil),    // 26: ffpod.wire.v1.SessionState
-	(*Mount)(nil),           // 27: ffpod.wire.v1.Mount
-	(*OrphanRequest)(nil),   // 28: ffpod.wire.v1.OrphanRequest
-	(*OrphanResponse)(nil),  // 29: ffpod.wire.v1.OrphanResponse
-	(*KillRequest)(nil),     // 30: ffpod.wire.v1.KillRequest
-	(*KillResponse)(nil),    // 31: ffpod.wire.v1.KillResponse
-	(*ClearRequest)(nil),    // 32: ffpod.wire.v1.ClearRequest
-	(*ClearResponse)(nil),   // 33: ffpod.wire.v1.ClearResponse
+	(Pipe)(0),                // 0: ffpod.wire.v1.Pipe
+	(Program)(0),             // 1: ffpod.wire.v1.Program
+	(Cause)(0),               // 2: ffpod.wire.v1.Cause
+	(Refusal)(0),             // 3: ffpod.wire.v1.Refusal
+	(*Frame)(nil),            // 4: ffpod.wire.v1.Frame
+	(*Start)(nil),            // 5: ffpod.wire.v1.Start
+	(*Output)(nil),           // 6: ffpod.wire.v1.Output
+	(*Ticket)(nil),           // 7: ffpod.wire.v1.Ticket
+	(*TicketAck)(nil),        // 8: ffpod.wire.v1.TicketAck
+	(*Resume)(nil),           // 9: ffpod.wire.v1.Resume
+	(*Attached)(nil),         // 10: ffpod.wire.v1.Attached
+	(*Detached)(nil),         // 11: ffpod.wire.v1.Detached
+	(*Progress)(nil),         // 12: ffpod.wire.v1.Progress
+	(*Started)(nil),          // 13: ffpod.wire.v1.Started
+	(*Data)(nil),             // 14: ffpod.wire.v1.Data
+	(*Ack)(nil),              // 15: ffpod.wire.v1.Ack
+	(*Close)(nil),            // 16: ffpod.wire.v1.Close
+	(*Signal)(nil),           // 17: ffpod.wire.v1.Signal
+	(*Heartbeat)(nil),        // 18: ffpod.wire.v1.Heartbeat
+	(*Exit)(nil),             // 19: ffpod.wire.v1.Exit
+	(*File)(nil),             // 20: ffpod.wire.v1.File
+	(*ExitAck)(nil),          // 21: ffpod.wire.v1.ExitAck
+	(*Refused)(nil),          // 22: ffpod.wire.v1.Refused
+	(*Lost)(nil),             // 23: ffpod.wire.v1.Lost
+	(*DescribeRequest)(nil),  // 24: ffpod.wire.v1.DescribeRequest
+	(*Description)(nil),      // 25: ffpod.wire.v1.Description
+	(*Flaw)(nil),             // 26: ffpod.wire.v1.Flaw
+	(*Load)(nil),             // 27: ffpod.wire.v1.Load
+	(*SessionState)(nil),     // 28: ffpod.wire.v1.SessionState
+	(*Mount)(nil),            // 29: ffpod.wire.v1.Mount
+	(*OrphanRequest)(nil),    // 30: ffpod.wire.v1.OrphanRequest
+	(*OrphanResponse)(nil),   // 31: ffpod.wire.v1.OrphanResponse
+	(*KillRequest)(nil),      // 32: ffpod.wire.v1.KillRequest
+	(*KillResponse)(nil),     // 33: ffpod.wire.v1.KillResponse
+	(*ProveRequest)(nil),     // 34: ffpod.wire.v1.ProveRequest
+	(*ProveResponse)(nil),    // 35: ffpod.wire.v1.ProveResponse
+	(*PauseRequest)(nil),     // 36: ffpod.wire.v1.PauseRequest
+	(*PauseResponse)(nil),    // 37: ffpod.wire.v1.PauseResponse
+	(*ContinueRequest)(nil),  // 38: ffpod.wire.v1.ContinueRequest
+	(*ContinueResponse)(nil), // 39: ffpod.wire.v1.ContinueResponse
+	(*ClearRequest)(nil),     // 40: ffpod.wire.v1.ClearRequest
+	(*ClearResponse)(nil),    // 41: ffpod.wire.v1.ClearResponse
 }
 var file_wire_proto_depIdxs = []int32{
 	5,  // 0: ffpod.wire.v1.Frame.start:type_name -> ffpod.wire.v1.Start
@@ -2882,25 +3439,33 @@ var file_wire_proto_depIdxs = []int32{
 	2,  // 23: ffpod.wire.v1.Exit.cause:type_name -> ffpod.wire.v1.Cause
 	20, // 24: ffpod.wire.v1.Exit.files:type_name -> ffpod.wire.v1.File
 	3,  // 25: ffpod.wire.v1.Refused.refusal:type_name -> ffpod.wire.v1.Refusal
-	26, // 26: ffpod.wire.v1.Description.sessions:type_name -> ffpod.wire.v1.SessionState
-	27, // 27: ffpod.wire.v1.Description.mounts:type_name -> ffpod.wire.v1.Mount
-	19, // 28: ffpod.wire.v1.SessionState.exit:type_name -> ffpod.wire.v1.Exit
-	2,  // 29: ffpod.wire.v1.KillRequest.cause:type_name -> ffpod.wire.v1.Cause
-	4,  // 30: ffpod.wire.v1.Runner.Run:input_type -> ffpod.wire.v1.Frame
-	24, // 31: ffpod.wire.v1.Supervisor.Describe:input_type -> ffpod.wire.v1.DescribeRequest
-	28, // 32: ffpod.wire.v1.Supervisor.Orphan:input_type -> ffpod.wire.v1.OrphanRequest
-	30, // 33: ffpod.wire.v1.Supervisor.Kill:input_type -> ffpod.wire.v1.KillRequest
-	32, // 34: ffpod.wire.v1.Fence.Clear:input_type -> ffpod.wire.v1.ClearRequest
-	4,  // 35: ffpod.wire.v1.Runner.Run:output_type -> ffpod.wire.v1.Frame
-	25, // 36: ffpod.wire.v1.Supervisor.Describe:output_type -> ffpod.wire.v1.Description
-	29, // 37: ffpod.wire.v1.Supervisor.Orphan:output_type -> ffpod.wire.v1.OrphanResponse
-	31, // 38: ffpod.wire.v1.Supervisor.Kill:output_type -> ffpod.wire.v1.KillResponse
-	33, // 39: ffpod.wire.v1.Fence.Clear:output_type -> ffpod.wire.v1.ClearResponse
-	35, // [35:40] is the sub-list for method output_type
-	30, // [30:35] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	28, // 26: ffpod.wire.v1.Description.sessions:type_name -> ffpod.wire.v1.SessionState
+	29, // 27: ffpod.wire.v1.Description.mounts:type_name -> ffpod.wire.v1.Mount
+	26, // 28: ffpod.wire.v1.Description.flaws:type_name -> ffpod.wire.v1.Flaw
+	27, // 29: ffpod.wire.v1.Description.load:type_name -> ffpod.wire.v1.Load
+	19, // 30: ffpod.wire.v1.SessionState.exit:type_name -> ffpod.wire.v1.Exit
+	2,  // 31: ffpod.wire.v1.KillRequest.cause:type_name -> ffpod.wire.v1.Cause
+	4,  // 32: ffpod.wire.v1.Runner.Run:input_type -> ffpod.wire.v1.Frame
+	24, // 33: ffpod.wire.v1.Supervisor.Describe:input_type -> ffpod.wire.v1.DescribeRequest
+	30, // 34: ffpod.wire.v1.Supervisor.Orphan:input_type -> ffpod.wire.v1.OrphanRequest
+	32, // 35: ffpod.wire.v1.Supervisor.Kill:input_type -> ffpod.wire.v1.KillRequest
+	34, // 36: ffpod.wire.v1.Supervisor.Prove:input_type -> ffpod.wire.v1.ProveRequest
+	36, // 37: ffpod.wire.v1.Supervisor.Pause:input_type -> ffpod.wire.v1.PauseRequest
+	38, // 38: ffpod.wire.v1.Supervisor.Continue:input_type -> ffpod.wire.v1.ContinueRequest
+	40, // 39: ffpod.wire.v1.Fence.Clear:input_type -> ffpod.wire.v1.ClearRequest
+	4,  // 40: ffpod.wire.v1.Runner.Run:output_type -> ffpod.wire.v1.Frame
+	25, // 41: ffpod.wire.v1.Supervisor.Describe:output_type -> ffpod.wire.v1.Description
+	31, // 42: ffpod.wire.v1.Supervisor.Orphan:output_type -> ffpod.wire.v1.OrphanResponse
+	33, // 43: ffpod.wire.v1.Supervisor.Kill:output_type -> ffpod.wire.v1.KillResponse
+	35, // 44: ffpod.wire.v1.Supervisor.Prove:output_type -> ffpod.wire.v1.ProveResponse
+	37, // 45: ffpod.wire.v1.Supervisor.Pause:output_type -> ffpod.wire.v1.PauseResponse
+	39, // 46: ffpod.wire.v1.Supervisor.Continue:output_type -> ffpod.wire.v1.ContinueResponse
+	41, // 47: ffpod.wire.v1.Fence.Clear:output_type -> ffpod.wire.v1.ClearResponse
+	40, // [40:48] is the sub-list for method output_type
+	32, // [32:40] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -2933,7 +3498,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   30,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

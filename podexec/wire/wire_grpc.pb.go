@@ -135,6 +135,9 @@ const (
 	Supervisor_Describe_FullMethodName = "/ffpod.wire.v1.Supervisor/Describe"
 	Supervisor_Orphan_FullMethodName   = "/ffpod.wire.v1.Supervisor/Orphan"
 	Supervisor_Kill_FullMethodName     = "/ffpod.wire.v1.Supervisor/Kill"
+	Supervisor_Prove_FullMethodName    = "/ffpod.wire.v1.Supervisor/Prove"
+	Supervisor_Pause_FullMethodName    = "/ffpod.wire.v1.Supervisor/Pause"
+	Supervisor_Continue_FullMethodName = "/ffpod.wire.v1.Supervisor/Continue"
 )
 
 // SupervisorClient is the client API for Supervisor service.
@@ -151,6 +154,15 @@ type SupervisorClient interface {
 	// Kill ends a session: TERM, then after `grace` KILL. A grace of zero kills
 	// at once. It answers when the process group is gone, or says that it is not.
 	Kill(ctx context.Context, in *KillRequest, opts ...grpc.CallOption) (*KillResponse, error)
+	// Prove runs the trials of the worker's hardware again. It does not wait for
+	// them: Description.proving tells when they are done.
+	Prove(ctx context.Context, in *ProveRequest, opts ...grpc.CallOption) (*ProveResponse, error)
+	// Pause stops a session and frees its slot for another. It is a lease: unless the
+	// order comes again, the worker continues the session by itself. A byte of stdin,
+	// a signal, Kill and the session's own end of grace continue it at once.
+	Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error)
+	// Continue lets a paused session go on, when a slot is free.
+	Continue(ctx context.Context, in *ContinueRequest, opts ...grpc.CallOption) (*ContinueResponse, error)
 }
 
 type supervisorClient struct {
@@ -191,6 +203,36 @@ func (c *supervisorClient) Kill(ctx context.Context, in *KillRequest, opts ...gr
 	return out, nil
 }
 
+func (c *supervisorClient) Prove(ctx context.Context, in *ProveRequest, opts ...grpc.CallOption) (*ProveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProveResponse)
+	err := c.cc.Invoke(ctx, Supervisor_Prove_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *supervisorClient) Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PauseResponse)
+	err := c.cc.Invoke(ctx, Supervisor_Pause_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *supervisorClient) Continue(ctx context.Context, in *ContinueRequest, opts ...grpc.CallOption) (*ContinueResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ContinueResponse)
+	err := c.cc.Invoke(ctx, Supervisor_Continue_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SupervisorServer is the server API for Supervisor service.
 // All implementations must embed UnimplementedSupervisorServer
 // for forward compatibility.
@@ -205,6 +247,15 @@ type SupervisorServer interface {
 	// Kill ends a session: TERM, then after `grace` KILL. A grace of zero kills
 	// at once. It answers when the process group is gone, or says that it is not.
 	Kill(context.Context, *KillRequest) (*KillResponse, error)
+	// Prove runs the trials of the worker's hardware again. It does not wait for
+	// them: Description.proving tells when they are done.
+	Prove(context.Context, *ProveRequest) (*ProveResponse, error)
+	// Pause stops a session and frees its slot for another. It is a lease: unless the
+	// order comes again, the worker continues the session by itself. A byte of stdin,
+	// a signal, Kill and the session's own end of grace continue it at once.
+	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
+	// Continue lets a paused session go on, when a slot is free.
+	Continue(context.Context, *ContinueRequest) (*ContinueResponse, error)
 	mustEmbedUnimplementedSupervisorServer()
 }
 
@@ -223,6 +274,15 @@ func (UnimplementedSupervisorServer) Orphan(context.Context, *OrphanRequest) (*O
 }
 func (UnimplementedSupervisorServer) Kill(context.Context, *KillRequest) (*KillResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Kill not implemented")
+}
+func (UnimplementedSupervisorServer) Prove(context.Context, *ProveRequest) (*ProveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Prove not implemented")
+}
+func (UnimplementedSupervisorServer) Pause(context.Context, *PauseRequest) (*PauseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Pause not implemented")
+}
+func (UnimplementedSupervisorServer) Continue(context.Context, *ContinueRequest) (*ContinueResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Continue not implemented")
 }
 func (UnimplementedSupervisorServer) mustEmbedUnimplementedSupervisorServer() {}
 func (UnimplementedSupervisorServer) testEmbeddedByValue()                    {}
@@ -299,6 +359,60 @@ func _Supervisor_Kill_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Supervisor_Prove_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SupervisorServer).Prove(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Supervisor_Prove_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SupervisorServer).Prove(ctx, req.(*ProveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Supervisor_Pause_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SupervisorServer).Pause(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Supervisor_Pause_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SupervisorServer).Pause(ctx, req.(*PauseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Supervisor_Continue_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ContinueRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SupervisorServer).Continue(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Supervisor_Continue_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SupervisorServer).Continue(ctx, req.(*ContinueRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Supervisor_ServiceDesc is the grpc.ServiceDesc for Supervisor service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -317,6 +431,18 @@ var Supervisor_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Kill",
 			Handler:    _Supervisor_Kill_Handler,
+		},
+		{
+			MethodName: "Prove",
+			Handler:    _Supervisor_Prove_Handler,
+		},
+		{
+			MethodName: "Pause",
+			Handler:    _Supervisor_Pause_Handler,
+		},
+		{
+			MethodName: "Continue",
+			Handler:    _Supervisor_Continue_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -81,7 +81,7 @@ func (c *Channel) Describe(ctx context.Context) (*wire.Description, error) {
 func (c *Channel) Runner() wire.RunnerClient { return nil }
 
 // Supervisor implements lease.Channel.
-func (c *Channel) Supervisor() wire.SupervisorClient { return orders{c} }
+func (c *Channel) Supervisor() wire.SupervisorClient { return orders{c: c} }
 
 // Done implements lease.Channel.
 func (c *Channel) Done() <-chan struct{} { return c.done }
@@ -100,7 +100,10 @@ func (c *Channel) Close() error {
 }
 
 // orders answers for as long as Describe does.
-type orders struct{ c *Channel }
+type orders struct {
+	wire.SupervisorClient // nil: what no test asks for
+	c                     *Channel
+}
 
 func (o orders) Describe(ctx context.Context, _ *wire.DescribeRequest, _ ...grpc.CallOption) (*wire.Description, error) {
 	return o.c.Describe(ctx)
