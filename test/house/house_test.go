@@ -50,6 +50,7 @@ var layers = map[string]int{
 	"kustomize/reference": 2,
 	"podexec/wire":        0,
 	"podexec/buildid":     0,
+	"podexec/prove":       0,
 	"scheduler/api":       0,
 	"scheduler/ffmpeg":    0,
 	"podexec/output":      1,
