@@ -6,6 +6,9 @@ import (
 	"sync"
 )
 
+// Encodes tells whether a hardware encoder passed.
+func (r Report) Encodes() bool { return r.encoding != nil }
+
 // Parallel counts how many of n hardware encodes pass that run at once for two
 // seconds: drivers bound their sessions. 0: no hardware encoder works, or the
 // context ended.

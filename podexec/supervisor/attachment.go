@@ -172,6 +172,7 @@ func (r *run) quit() bool {
 	if f == nil || r.stdin.Pending() {
 		return false
 	}
+	r.wake()
 	_ = f.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 	_, err := f.WriteString("q")
 	return err == nil
@@ -282,7 +283,7 @@ func (r *run) signal(link *session.Link, s *wire.Signal) {
 		return
 	}
 	r.signals = max(r.signals, s.Sequence)
-	r.proc.signal(syscall.Signal(s.Number))
+	r.deliver(syscall.Signal(s.Number))
 }
 
 // closeOutput closes our end, so that the process gets EPIPE at its next write.

@@ -15,7 +15,7 @@ import (
 func sleeping(t *testing.T) *run {
 	t.Helper()
 	f := newForking()
-	r := newRun(&wire.Start{Session: t.Name(), Orders: true, GraceMs: 60_000}, fork(t, f, "sleep 60"))
+	r := newRun(&wire.Start{Session: t.Name(), Orders: true, GraceMs: 60_000}, fork(t, f, "sleep 60"), &slots{most: 1, held: 1})
 	var look looker
 	done := make(chan struct{})
 	go func() {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -76,8 +77,11 @@ func (g memoryGroup) kills() uint64 {
 	return uint64(lines["oom_kill"])
 }
 
-func (g memoryGroup) number(name string) (int64, error) {
-	b, err := os.ReadFile(filepath.Join(g.dir, name))
+func (g memoryGroup) number(name string) (int64, error) { return number(filepath.Join(g.dir, name)) }
+
+// number reads a file of the kernel that holds one number or "max".
+func number(path string) (int64, error) {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return 0, err
 	}
@@ -87,7 +91,7 @@ func (g memoryGroup) number(name string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("%s holds %.40q, not a number of bytes", filepath.Join(g.dir, name), text)
+		return 0, fmt.Errorf("%s holds %.40q, not a number", path, text)
 	}
 	return n, nil
 }
@@ -111,38 +115,50 @@ func parseLines(text string) map[string]int64 {
 }
 
 // findMemoryGroup finds the memory cgroup of this process below root, which is /
-// outside tests. In a container the hierarchy's mount shows the container's group
-// as its top, whatever /proc/self/cgroup calls it.
+// outside tests.
 func findMemoryGroup(root string) (memoryGroup, error) {
+	dir, second, err := findGroup(root, "memory")
+	switch {
+	case err != nil:
+		return memoryGroup{}, err
+	case second:
+		return memoryGroup{dir, memoryV2()}, nil
+	}
+	return memoryGroup{dir, memoryV1()}, nil
+}
+
+// findGroup finds this process's cgroup of a controller, of v1 where that has it,
+// and tells whether it is of v2. In a container the hierarchy's mount shows the
+// container's group as its top, whatever /proc/self/cgroup calls it.
+func findGroup(root, controller string) (dir string, second bool, err error) {
 	own, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
 	if err != nil {
-		return memoryGroup{}, err
+		return "", false, err
 	}
 	mounts, err := os.ReadFile(filepath.Join(root, "proc/self/mountinfo"))
 	if err != nil {
-		return memoryGroup{}, err
+		return "", false, err
 	}
-	v1, v2 := parseCgroups(string(own))
-	var second memoryGroup
+	v1, v2 := parseCgroups(string(own), controller)
 	for lines := bufio.NewScanner(strings.NewReader(string(mounts))); lines.Scan(); {
 		m, ok := parseMount(lines.Text())
 		switch {
 		case !ok:
-		case m.fs == "cgroup" && m.memory && v1 != "":
-			return memoryGroup{filepath.Join(root, m.path(v1)), memoryV1()}, nil
-		case m.fs == "cgroup2" && v2 != "" && second.dir == "":
-			second = memoryGroup{filepath.Join(root, m.path(v2)), memoryV2()}
+		case m.fs == "cgroup" && slices.Contains(m.options, controller) && v1 != "":
+			return filepath.Join(root, m.path(v1)), false, nil
+		case m.fs == "cgroup2" && v2 != "" && dir == "":
+			dir = filepath.Join(root, m.path(v2))
 		}
 	}
-	if second.dir == "" {
-		return memoryGroup{}, errors.New("no memory cgroup is mounted")
+	if dir == "" {
+		return "", false, fmt.Errorf("no %s cgroup is mounted", controller)
 	}
-	return second, nil
+	return dir, true, nil
 }
 
-// parseCgroups finds the group of the memory controller of v1 and the one of v2 in
+// parseCgroups finds the group of a controller of v1 and the one of v2 in
 // /proc/self/cgroup; "" where there is none.
-func parseCgroups(text string) (v1, v2 string) {
+func parseCgroups(text, controller string) (v1, v2 string) {
 	for line := range strings.Lines(text) {
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(parts) != 3 || !strings.HasPrefix(parts[2], "/") {
@@ -151,10 +167,8 @@ func parseCgroups(text string) (v1, v2 string) {
 		if parts[0] == "0" && parts[1] == "" {
 			v2 = parts[2]
 		}
-		for controller := range strings.SplitSeq(parts[1], ",") {
-			if controller == "memory" {
-				v1 = parts[2]
-			}
+		if slices.Contains(strings.Split(parts[1], ","), controller) {
+			v1 = parts[2]
 		}
 	}
 	return v1, v2
@@ -163,7 +177,7 @@ func parseCgroups(text string) (v1, v2 string) {
 // cgroupMount is a line of /proc/self/mountinfo.
 type cgroupMount struct {
 	top, point, fs string
-	memory         bool // v1's memory controller
+	options        []string // of the file system: v1's controllers
 }
 
 // parseMount reads one line: "ID PARENT DEV TOP POINT OPTIONS [TAG...] - FS SOURCE
@@ -174,11 +188,7 @@ func parseMount(line string) (m cgroupMount, ok bool) {
 	if !found || len(left) < 6 || len(right) < 3 {
 		return m, false
 	}
-	m = cgroupMount{top: unescape(left[3]), point: unescape(left[4]), fs: right[0]}
-	for option := range strings.SplitSeq(right[2], ",") {
-		m.memory = m.memory || option == "memory"
-	}
-	return m, true
+	return cgroupMount{top: unescape(left[3]), point: unescape(left[4]), fs: right[0], options: strings.Split(right[2], ",")}, true
 }
 
 // path is where the mount shows a group. One that it does not show is taken for

@@ -85,6 +85,8 @@ func (s *Supervisor) Describe(context.Context, *wire.DescribeRequest) (*wire.Des
 	s.about.mu.Lock()
 	d.FfmpegBuild, d.FfmpegVersion, d.FfprobeVersion = s.about.build, s.about.ffmpeg, s.about.ffprobe
 	s.about.mu.Unlock()
+	s.prover.tell(d)
+	d.Load = s.load.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d.Draining = s.draining

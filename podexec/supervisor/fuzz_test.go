@@ -39,7 +39,7 @@ func FuzzKernelFiles(f *testing.F) {
 				t.Errorf("%q has %d", key, n)
 			}
 		}
-		v1, v2 := parseCgroups(text)
+		v1, v2 := parseCgroups(text, "memory")
 		if m, ok := parseMount(other); ok {
 			for _, group := range []string{v1, v2} {
 				top := filepath.Clean(m.point)
@@ -182,8 +182,8 @@ func FuzzRun(f *testing.F) {
 		s.sessions.Wait()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.admitted != 0 || len(s.running) != 0 || s.children.any() {
-			t.Fatalf("%d slots, %v and %v are left", s.admitted, s.running, s.children.children)
+		if s.slots.inUse() != 0 || len(s.running) != 0 || s.children.any() {
+			t.Fatalf("%d slots, %v and %v are left", s.slots.inUse(), s.running, s.children.children)
 		}
 	})
 }

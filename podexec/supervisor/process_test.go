@@ -143,7 +143,7 @@ func TestAnUnknownEndIsNoSuccess(t *testing.T) {
 	if exit, err := s.outcome(); exit != nil || !errors.Is(err, ErrUnknownEnd) {
 		t.Errorf("being started: %v, %v", exit, err)
 	}
-	r := newRun(start, &process{pid: 1 << 30, reaped: true})
+	r := newRun(start, &process{pid: 1 << 30, reaped: true}, &s.slots)
 	s.running["s"] = r
 	if exit, err := s.outcome(); exit != nil || !errors.Is(err, ErrUnknownEnd) {
 		t.Errorf("stuck: %v, %v", exit, err)
@@ -168,8 +168,9 @@ func TestALongSessionStaysKnown(t *testing.T) {
 	for i := range 2 * keptNames {
 		s.known.add(fmt.Sprint(i))
 	}
-	s.settle(newRun(start, &process{}), nil)
-	s.released(&wire.Exit{})
+	long := newRun(start, &process{}, &s.slots)
+	s.settle(long, nil)
+	s.released(long, &wire.Exit{})
 	for i := range keptNames - 1 {
 		s.known.add(fmt.Sprint("later", i))
 	}

@@ -46,7 +46,7 @@ func (s *Supervisor) Run(stream wire.Runner_RunServer) error {
 		}
 		return sent
 	}
-	s.sessions.Go(func() { s.settle(r, r.live(s.children, &s.looks, s.watch(r), s.released)) })
+	s.sessions.Go(func() { s.settle(r, r.live(s.children, &s.looks, s.watch(r), func(e *wire.Exit) { s.released(r, e) })) })
 	return s.follow(r, link, nil)
 }
 
@@ -162,25 +162,27 @@ func (s *Supervisor) admit(start *wire.Start) (wire.Refusal, string) {
 		return wire.Refusal_DUPLICATE, fmt.Sprintf("session %s was given up before it came to worker %s", start.Session, s.conf.Pod)
 	case s.draining:
 		return wire.Refusal_DRAINING, fmt.Sprintf("worker %s is shutting down", s.conf.Pod)
-	case s.admitted >= s.conf.Slots:
+	case s.conf.Once && closed(s.first):
+		return wire.Refusal_NO_SLOT, fmt.Sprintf("worker %s serves one session only", s.conf.Pod)
+	case !s.slots.take():
 		return wire.Refusal_NO_SLOT, fmt.Sprintf("worker %s has all %d slots in use", s.conf.Pod, s.conf.Slots)
 	}
-	if s.conf.Once {
-		select {
-		case <-s.first:
-			return wire.Refusal_NO_SLOT, fmt.Sprintf("worker %s serves one session only", s.conf.Pod)
-		default:
-		}
-	}
-	s.admitted++
+	s.prover.disturb()
 	s.running[start.Session], s.starting[start.Session] = nil, start
 	s.known.add(start.Session)
-	select {
-	case <-s.first:
-	default:
+	if !closed(s.first) {
 		close(s.first)
 	}
 	return wire.Refusal_REFUSAL_UNSPECIFIED, ""
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // begin starts the process of an admitted session.
@@ -204,7 +206,8 @@ func (s *Supervisor) begin(start *wire.Start) (*run, wire.Refusal, error) {
 	if err != nil {
 		return nil, refusalOf(err), fmt.Errorf("execute %s on worker %s: %w", path, s.conf.Pod, err)
 	}
-	r := newRun(start, p)
+	r := newRun(start, p, &s.slots)
+	r.troubled = s.prover.troubled
 	s.mu.Lock()
 	s.running[start.Session] = r
 	delete(s.starting, start.Session)
@@ -231,8 +234,8 @@ func refusalOf(err error) wire.Refusal {
 
 // release gives back the slot of a session that did not start.
 func (s *Supervisor) release(start *wire.Start) {
+	s.slots.give()
 	s.mu.Lock()
-	s.admitted--
 	delete(s.running, start.Session)
 	delete(s.starting, start.Session)
 	s.known.remove(start.Session)
@@ -257,10 +260,8 @@ func (s *Supervisor) settle(r *run, failed error) {
 }
 
 // released frees the slot of a session whose process group is gone.
-func (s *Supervisor) released(e *wire.Exit) {
-	s.mu.Lock()
-	s.admitted--
-	s.mu.Unlock()
+func (s *Supervisor) released(r *run, e *wire.Exit) {
+	r.leave()
 	s.conf.Log.Info("session ended", zap.String("session", e.Session), zap.Int32("code", e.Code), zap.Int32("signal", e.Signal),
 		zap.Stringer("cause", e.Cause), zap.Int64("ms", e.EndedUnixMs-e.StartedUnixMs), zap.Int64("maxRssKiB", e.MaxRssKib))
 }

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ffpod/ffpod/podexec/prove"
 	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
 )
@@ -35,6 +36,10 @@ type run struct {
 	cause  atomic.Int32 // wire.Cause, the first order counts
 	killed atomic.Int64 // when SIGKILL was sent first, Unix nanoseconds
 
+	pause    pause
+	tail     tail         // of stderr
+	troubled func(string) // is told of a device error in it
+
 	attaching sync.Mutex // one stream at a time takes the session over
 
 	mu        sync.Mutex
@@ -50,9 +55,10 @@ type run struct {
 	exit      *wire.Exit  // for Describe
 }
 
-func newRun(s *wire.Start, p *process) *run {
+// newRun is a session that holds one of the slots.
+func newRun(s *wire.Start, p *process, free *slots) *run {
 	return &run{
-		start: s, proc: p, begun: time.Now(), since: time.Now(),
+		start: s, proc: p, pause: pause{slots: free}, troubled: func(string) {}, begun: time.Now(), since: time.Now(),
 		stdin:  session.NewInbound(wire.Pipe_STDIN, 0),
 		stdout: session.NewOutbound(wire.Pipe_STDOUT, 0),
 		stderr: session.NewOutbound(wire.Pipe_STDERR, 0),
@@ -67,6 +73,7 @@ func (r *run) kill(sig syscall.Signal, cause wire.Cause) {
 	if sig == syscall.SIGKILL {
 		r.killed.CompareAndSwap(0, time.Now().UnixNano())
 	}
+	r.wake()
 	r.proc.signalGroup(sig)
 }
 
@@ -99,8 +106,8 @@ func (r *run) gone(within time.Duration) bool {
 // that nobody knows how the process ended: the session is lost.
 func (r *run) live(children *forking, look *looker, starved func() bool, released func(*wire.Exit)) error {
 	var work sync.WaitGroup
-	work.Go(func() { r.pump(r.stdout, r.proc.stdout, &r.cut[0]) })
-	work.Go(func() { r.pump(r.stderr, r.proc.stderr, &r.cut[1]) })
+	work.Go(func() { r.pump(r.stdout, r.proc.stdout, &r.cut[0], nil) })
+	work.Go(func() { r.pump(r.stderr, r.proc.stderr, &r.cut[1], &r.tail) })
 	work.Go(r.feed)
 
 	status, usage, failed := r.proc.wait(children)
@@ -114,15 +121,20 @@ func (r *run) live(children *forking, look *looker, starved func() bool, release
 	r.proc.cutPipes()
 	r.stdin.Discard()
 	work.Wait() // every byte is queued
+	if exit.Code != 0 || exit.Signal != 0 {
+		if words := prove.DeviceError(r.tail.String()); words != "" {
+			r.troubled(words)
+		}
+	}
 	r.complete(exit, look.filesOf(r.start.Outputs), failed)
 	<-r.over
 	return failed
 }
 
 // pump sends one output pipe to its end.
-func (r *run) pump(out *session.Outbound, f *os.File, cut *atomic.Bool) {
+func (r *run) pump(out *session.Outbound, f *os.File, cut *atomic.Bool, seen *tail) {
 	defer f.Close()
-	_ = out.Pump(&outputPipe{f: f, exited: r.exited, cut: cut})
+	_ = out.Pump(&outputPipe{f: f, exited: r.exited, cut: cut, seen: seen})
 }
 
 // feed writes stdin to the process. When the process does not read any more the
@@ -132,7 +144,7 @@ func (r *run) feed() {
 		return
 	}
 	defer r.proc.stdin.Close()
-	_ = r.stdin.Copy(r.proc.stdin)
+	_ = r.stdin.Copy(stdinPipe{r})
 }
 
 func (r *run) outcome(status syscall.WaitStatus, usage syscall.Rusage) *wire.Exit {
@@ -183,7 +195,7 @@ func (r *run) state() *wire.SessionState {
 	defer r.mu.Unlock()
 	s := &wire.SessionState{
 		Session: r.start.Session, Record: r.start.Record, Pid: int64(r.proc.pid),
-		Epoch: r.epoch, Attached: r.link != nil && !r.given, Exit: r.exit,
+		Epoch: r.epoch, Attached: r.link != nil && !r.given, Exit: r.exit, Paused: r.paused(),
 	}
 	if r.exit != nil {
 		s.Pid = 0
@@ -202,9 +214,16 @@ type outputPipe struct {
 	f      *os.File
 	exited <-chan struct{}
 	cut    *atomic.Bool
+	seen   *tail // nil: nobody looks at it
 }
 
 func (p *outputPipe) Read(b []byte) (int, error) {
+	n, err := p.read(b)
+	p.seen.add(b[:n])
+	return n, err
+}
+
+func (p *outputPipe) read(b []byte) (int, error) {
 	for last := false; ; last = true {
 		select {
 		case <-p.exited:

@@ -56,13 +56,15 @@ type Supervisor struct {
 	children *forking
 	looks    looker
 	memory   *memoryWatch // nil: there is no limit to watch
+	slots    slots
+	prover   *prover
+	load     *loadMeter
 
 	sessions sync.WaitGroup // run.live of each
 
 	mu       sync.Mutex
 	running  map[string]*run        // admitted and not yet over, by session; nil while it is started
 	starting map[string]*wire.Start // those that are nil
-	admitted int                    // slots in use
 	records  []*wire.SessionState
 	kept     int    // bytes of records
 	known    recent // sessions that were admitted, those that ended last the newest
@@ -107,17 +109,21 @@ func New(conf Config) (*Supervisor, error) {
 	if err != nil {
 		conf.Log.Info("memory is not watched", zap.Error(err))
 	}
-	return &Supervisor{
+	s := &Supervisor{
 		conf: conf, nonce: hex.EncodeToString(nonce[:]),
 		children: newForking(),
 		memory:   memory,
+		slots:    slots{most: conf.Slots},
 		running:  map[string]*run{},
 		starting: map[string]*wire.Start{},
 		known:    newRecent(keptNames),
 		barred:   newRecent(keptNames),
 		first:    make(chan struct{}),
 		last:     make(chan ending, 1),
-	}, nil
+	}
+	s.prover = newProver(s)
+	s.load = newLoadMeter(s.prover.utilisation)
+	return s, nil
 }
 
 // ErrIdle is returned by Serve in once mode when no session came within Idle.
@@ -136,7 +142,10 @@ func (s *Supervisor) Serve(ctx context.Context, l net.Listener) (*wire.Exit, err
 	defer background.Wait()
 	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	background.Go(func() { s.about.learn(stopped, s.conf, s.children) })
+	background.Go(func() {
+		s.about.learn(stopped, s.conf, s.children)
+		s.prover.work(stopped)
+	})
 	if os.Getpid() == 1 {
 		background.Go(func() { s.children.reapStrays(stopped) })
 	}

@@ -1957,10 +1957,11 @@ type Description struct {
 	Resumes        bool                   `protobuf:"varint,19,opt,name=resumes,proto3" json:"resumes,omitempty"` // it keeps a session without a stream, see Start.orders
 	// What its ffmpeg can do, as KIND:NAME in ffmpeg's own words, sorted. KIND is
 	// encoder, decoder, filter, hwaccel or device (a type that -init_hw_device opens).
-	// Software is in ffmpeg's lists; hardware is in them and passed a trial.
+	// Software is in ffmpeg's lists; hardware is in them and passed a trial. None at
+	// all while `proving`: the lists are not read yet, software may be there.
 	Capabilities    []string `protobuf:"bytes,20,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	Flaws           []*Flaw  `protobuf:"bytes,21,rep,name=flaws,proto3" json:"flaws,omitempty"`                                             // what is in the lists and does not work, sorted
-	Proving         bool     `protobuf:"varint,22,opt,name=proving,proto3" json:"proving,omitempty"`                                        // the trials still run: hardware is missing from both
+	Proving         bool     `protobuf:"varint,22,opt,name=proving,proto3" json:"proving,omitempty"`                                        // trials run: the first time hardware is missing from both, later both are of the time before
 	ParallelEncodes uint32   `protobuf:"varint,23,opt,name=parallel_encodes,json=parallelEncodes,proto3" json:"parallel_encodes,omitempty"` // how many hardware encodes passed at once, at most `slots`; 0: not known
 	Load            *Load    `protobuf:"bytes,24,opt,name=load,proto3" json:"load,omitempty"`
 	Proves          bool     `protobuf:"varint,25,opt,name=proves,proto3" json:"proves,omitempty"` // capabilities are told; without it nothing is known, and all is allowed
@@ -2230,7 +2231,7 @@ func (x *Flaw) GetReason() string {
 type Load struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	CpuPermille      uint32                 `protobuf:"varint,1,opt,name=cpu_permille,json=cpuPermille,proto3" json:"cpu_permille,omitempty"`                  // of the CPUs that the pod may use, since the sample before
-	GpuPermille      uint32                 `protobuf:"varint,2,opt,name=gpu_permille,json=gpuPermille,proto3" json:"gpu_permille,omitempty"`                  // of the busiest GPU, of all its users; see gpu_known
+	GpuPermille      uint32                 `protobuf:"varint,2,opt,name=gpu_permille,json=gpuPermille,proto3" json:"gpu_permille,omitempty"`                  // of the busiest GPU; of Intel's only what this pod uses; see gpu_known
 	MemoryBytes      uint64                 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`                  // what the kernel cannot take back without killing
 	MemoryLimitBytes uint64                 `protobuf:"varint,4,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"` // 0: none
 	GpuKnown         bool                   `protobuf:"varint,5,opt,name=gpu_known,json=gpuKnown,proto3" json:"gpu_known,omitempty"`                           // false: no GPU, or one that does not tell without privileges
