@@ -39,6 +39,9 @@ type prover struct {
 	run     func(context.Context, prove.Command) prove.Outcome
 	root    string // where dev and sys are
 	devices func() []string
+	within  time.Duration // bound of a trial; 0: prove's own
+	wait    time.Duration // proverOnce
+	slow    time.Duration // proverSlow
 	wake    chan struct{} // has a token when due has changed
 
 	mu       sync.Mutex
@@ -60,7 +63,7 @@ type proved struct {
 }
 
 func newProver(s *Supervisor) *prover {
-	p := &prover{worker: s, root: "/", devices: devices, wake: make(chan struct{}, 1), before: map[string]proved{}}
+	p := &prover{worker: s, root: "/", devices: devices, wait: proverOnce, slow: proverSlow, wake: make(chan struct{}, 1), before: map[string]proved{}}
 	p.proving = s.conf.FFmpeg != "" && !s.conf.Once
 	p.run = func(ctx context.Context, c prove.Command) prove.Outcome {
 		return s.children.trial(ctx, s.conf.FFmpeg, environment(os.Environ(), nil), c)
@@ -68,14 +71,14 @@ func newProver(s *Supervisor) *prover {
 	return p
 }
 
-func (p *prover) conf() prove.Config { return prove.Config{Run: p.run, Root: p.root} }
+func (p *prover) conf() prove.Config { return prove.Config{Run: p.run, Root: p.root, Within: p.within} }
 
 // work proves until ctx ends; a once worker only until its session comes.
 func (p *prover) work(ctx context.Context) {
 	if p.worker.conf.FFmpeg == "" {
 		return
 	}
-	first := proverOnce
+	first := p.wait
 	if p.worker.conf.Once {
 		var session sync.WaitGroup
 		defer session.Wait()
@@ -93,7 +96,7 @@ func (p *prover) work(ctx context.Context) {
 		first = 0
 	}
 	p.ask(first)
-	poll, slow := time.NewTicker(proverPoll), time.NewTicker(proverSlow)
+	poll, slow := time.NewTicker(proverPoll), time.NewTicker(p.slow)
 	defer poll.Stop()
 	defer slow.Stop()
 	for {
