@@ -249,6 +249,11 @@ func TestLies(t *testing.T) {
 			can:   []string{"encoder:h264_nvenc"},
 			flaws: map[string]string{"encoder:av1_nvenc": "encoded nothing"},
 		},
+		"frames are lost": {
+			lie:   map[string]string{"SHORT": "hevc_nvenc av1_cuvid"},
+			can:   []string{"encoder:h264_nvenc", "decoder:hevc_cuvid"},
+			flaws: map[string]string{"encoder:hevc_nvenc": "encoded 2 frames of 5", "decoder:av1_cuvid": "decoded 2 frames of 5"},
+		},
 		"decoders fail": {
 			lie: map[string]string{"FAIL": "h264_cuvid hevc_cuvid av1_cuvid hwaccel-cuda"},
 			can: []string{"encoder:h264_nvenc", "device:cuda"},
