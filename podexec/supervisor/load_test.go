@@ -34,14 +34,14 @@ func later(m *loadMeter, passed time.Duration) { m.at = time.Now().Add(-passed) 
 func TestLoadOfACgroup(t *testing.T) {
 	const self2 = "0::/\n"
 	v2 := map[string]string{
-		"proc/self/cgroup":    self2,
-		"proc/self/mountinfo": "41 31 0:38 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n",
+		"proc/self/cgroup":       self2,
+		"proc/self/mountinfo":    "41 31 0:38 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n",
 		"sys/fs/cgroup/cpu.stat": "usage_usec 1000000\nuser_usec 1\n", "sys/fs/cgroup/cpu.max": "50000 100000\n",
 		"sys/fs/cgroup/memory.max": "1000000\n", "sys/fs/cgroup/memory.current": "600000\n", "sys/fs/cgroup/memory.stat": "inactive_file 100000\n",
 	}
 	v1 := map[string]string{
-		"proc/self/cgroup":    "4:memory:/\n2:cpu,cpuacct:/\n",
-		"proc/self/mountinfo": "32 31 0:29 / /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu,cpuacct\n35 31 0:32 / /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n",
+		"proc/self/cgroup":                "4:memory:/\n2:cpu,cpuacct:/\n",
+		"proc/self/mountinfo":             "32 31 0:29 / /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu,cpuacct\n35 31 0:32 / /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n",
 		"sys/fs/cgroup/cpu/cpuacct.usage": "1000000000\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "50000\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
 		"sys/fs/cgroup/memory/memory.limit_in_bytes": "1000000\n", "sys/fs/cgroup/memory/memory.usage_in_bytes": "600000\n", "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 100000\n",
 	}
