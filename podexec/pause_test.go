@@ -17,7 +17,7 @@ import (
 // shell is a session of /bin/sh that somebody looks after.
 func shell(id, script string) *wire.Start {
 	s := kept(id, "-c", script)
-	s.Stdin = true
+	s.Stdin, s.GraceMs = true, 100
 	return s
 }
 
@@ -150,6 +150,7 @@ func TestAPausedSessionAnswers(t *testing.T) {
 		"a signal": {func(_ *testing.T, _ *Channel, r *raw) {
 			_ = r.Send(&wire.Frame{Kind: &wire.Frame_Signal{Signal: &wire.Signal{Number: int32(syscall.SIGUSR1), Sequence: 1}}})
 		}, 7, 0},
+		"nobody is there":   {func(_ *testing.T, _ *Channel, r *raw) { r.cancel() }, 7, 0}, // q, then TERM
 		"kill with a grace": {kill(20_000), 7, 0},
 		"kill":              {kill(0), 0, syscall.SIGKILL},
 		"orphan": {func(t *testing.T, c *Channel, _ *raw) {

@@ -210,6 +210,8 @@ func (c fakeClasses) Changed() <-chan struct{} { return nil }
 
 // fakeWorker is a warm worker that runs sessions as the test says.
 type fakeWorker struct {
+	wire.SupervisorClient // nil: what no test asks for
+
 	state  pool.WorkerState
 	runner wire.RunnerClient
 	gone   chan struct{}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -58,6 +60,18 @@ type Report struct {
 	Flaws        []Flaw
 
 	encoding []string // arguments of a hardware encode that passed, for Parallel
+}
+
+// Name is the same for reports that say the same.
+func (r Report) Name() string {
+	sum := sha256.New()
+	for _, c := range r.Capabilities {
+		fmt.Fprintln(sum, c)
+	}
+	for _, f := range r.Flaws {
+		fmt.Fprintln(sum, f.Capability, f.Reason)
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:8])
 }
 
 // Prove reads ffmpeg's lists and tries its hardware. Its error is the context's;

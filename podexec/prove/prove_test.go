@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 // running runs a program as a supervisor would: in a group of its own.
@@ -249,6 +250,11 @@ func TestLies(t *testing.T) {
 			can:   []string{"encoder:h264_nvenc"},
 			flaws: map[string]string{"encoder:av1_nvenc": "encoded nothing"},
 		},
+		"frames are lost": {
+			lie:   map[string]string{"SHORT": "hevc_nvenc av1_cuvid"},
+			can:   []string{"encoder:h264_nvenc", "decoder:hevc_cuvid"},
+			flaws: map[string]string{"encoder:hevc_nvenc": "encoded 2 frames of 5", "decoder:av1_cuvid": "decoded 2 frames of 5"},
+		},
 		"decoders fail": {
 			lie: map[string]string{"FAIL": "h264_cuvid hevc_cuvid av1_cuvid hwaccel-cuda"},
 			can: []string{"encoder:h264_nvenc", "device:cuda"},
@@ -360,6 +366,29 @@ func TestAListThatCannotBeRead(t *testing.T) {
 	if names, err := grammars()[Filter].parse("Filters:\n  T. = Timeline support\n  .S = Slice threading\n ------\n TS scale      V->V       x\n"); err != nil || len(names) != 1 {
 		t.Errorf("%q, %v", names, err)
 	}
+}
+
+// Whatever an ffmpeg prints, a name is a name, and a reason is one line.
+func FuzzOutput(f *testing.F) {
+	f.Add("Encoders:\n V..... = Video\n ------\n V....D libx264   x\n")
+	f.Add("Filters:\n ... a_1-2     V->V    x\n")
+	f.Add("Hardware acceleration methods:\ncuda\n\n")
+	f.Add("[h264_nvenc @ 0x1] OpenEncodeSessionEx failed: out of memory (10)\r\n\x00")
+	f.Fuzz(func(t *testing.T, text string) {
+		for kind, g := range grammars() {
+			names, err := g.parse(text)
+			for _, name := range names {
+				if err != nil || name == "" || strings.ContainsAny(name, " :=*,\n\x00") {
+					t.Errorf("%s: %q, %v", kind, name, err)
+				}
+			}
+		}
+		for _, words := range []string{reason(text), DeviceError(text)} {
+			if strings.ContainsAny(words, "\n\r\x00") || !utf8.ValidString(words) {
+				t.Errorf("%q", words)
+			}
+		}
+	})
 }
 
 func TestDeviceError(t *testing.T) {

@@ -57,15 +57,15 @@ func (g memoryGroup) usage() (memoryUse, error) {
 	if u.limit, err = g.number(g.limit); err != nil {
 		return u, err
 	}
-	if u.limit >= math.MaxInt64>>1 { // v1's "none" is the largest number of pages
-		return u, errNoLimit
-	}
 	if u.usage, err = g.number(g.memoryFiles.usage); err != nil {
 		return u, err
 	}
 	lines, err := g.lines(g.stat)
 	for _, key := range g.cache {
 		u.cache += min(lines[key], u.usage)
+	}
+	if err == nil && u.limit >= math.MaxInt64>>1 { // v1's "none" is the largest number of pages
+		u.limit, err = 0, errNoLimit
 	}
 	return u, err
 }

@@ -70,7 +70,7 @@ func firstLine(ctx context.Context, path string, children *forking) string {
 }
 
 // Describe implements wire.SupervisorServer.
-func (s *Supervisor) Describe(context.Context, *wire.DescribeRequest) (*wire.Description, error) {
+func (s *Supervisor) Describe(_ context.Context, q *wire.DescribeRequest) (*wire.Description, error) {
 	if s.conf.Standby {
 		select {
 		case s.asked <- struct{}{}:
@@ -91,7 +91,7 @@ func (s *Supervisor) Describe(context.Context, *wire.DescribeRequest) (*wire.Des
 	s.about.mu.Lock()
 	d.FfmpegBuild, d.FfmpegVersion, d.FfprobeVersion = s.about.build, s.about.ffmpeg, s.about.ffprobe
 	s.about.mu.Unlock()
-	s.prover.tell(d)
+	s.prover.tell(d, q.GetProfile())
 	d.Load = s.load.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()

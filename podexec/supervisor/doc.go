@@ -19,12 +19,13 @@
 //	                               Orphan: KILL after its time;  grace: q, TERM, KILL
 //
 // A slot is held from admitted to exited: it is free when the process group is
-// gone, not when somebody was told. A session belongs to the supervisor, streams
-// come and go: the end of one kills nothing, only Kill and Orphan do, and the
-// supervisor's own timers. An order outlives whoever gave it, and is void once a
-// newer stream has been attached. One for a session that has not come bars it from
-// coming later. The session of a scheduler that gives no orders (Start.orders, the
-// previous release) ends with its stream.
+// gone, not when somebody was told. A session that Pause has stopped holds none, see
+// pause. A session belongs to the supervisor, streams come and go: the end of one
+// kills nothing, only Kill and Orphan do, and the supervisor's own timers. An order
+// outlives whoever gave it, and is void once a newer stream has been attached. One
+// for a session that has not come bars it from coming later. The session of a
+// scheduler that gives no orders (Start.orders, the previous release) ends with its
+// stream.
 //
 // # Guarantees
 //
@@ -40,6 +41,10 @@
 //   - As PID 1 it reaps what is reparented to it.
 //   - Near the limit of its cgroup the largest session is ended, cause memory; the
 //     kernel might end the container with all of them.
+//   - What the worker's ffmpeg can do is tried beside the sessions, by nice 19, one
+//     trial after the other; each has a bound and is killed with its group. A once
+//     worker runs none before its session unless that is late, and ends the one
+//     that runs when it comes.
 //   - In once mode (a Job) the first session is the last, and Serve returns its
 //     exit status, so that the Job's status tells the truth.
 package supervisor

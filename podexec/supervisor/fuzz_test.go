@@ -29,6 +29,7 @@ func FuzzKernelFiles(f *testing.F) {
 	f.Add("9 (a) b) R 1 12 9 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 5 1000 99999999999999999 0\n", "")
 	f.Add("5:memory:/kubepods/../../x\n0::/../..\n", "FFPOD_SESSION=x")
 	f.Add("41 31 0:38 /a /sys/fs/cg\\040roup ro - cgroup2 cgroup rw\n", "a")
+	f.Add(fdinfo, fdinfo)
 	f.Add("inactive_file 5\nanon -3\nfull\n", "FFPOD_SESSION=a\x00")
 	f.Fuzz(func(t *testing.T, text, other string) {
 		if s, ok := parseStat(text); ok && (s.pages < 0 || s.pages*int64(os.Getpagesize()) < 0) {
@@ -48,6 +49,13 @@ func FuzzKernelFiles(f *testing.F) {
 				}
 			}
 		}
+		id, client := parseClient(text)
+		_, newer := parseClient(other)
+		load := gpuClock{clients: map[string]gpuClient{id: newer}}.since(gpuClock{clients: map[string]gpuClient{id: client}}, time.Second)
+		if smi, _ := parseSMI(text); load > 1000 || smi > 1000 {
+			t.Errorf("loads of %d and %d permille", load, smi)
+		}
+		_, _ = parseQuota(text)
 		env := []byte(strings.Join(marked(strings.Split(text, "\x00"), other), "\x00"))
 		if !strings.Contains(other, "\x00") && !hasMark(env, other) {
 			t.Errorf("a process of %q is not known by %q", other, env)

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -46,12 +47,8 @@ func (m *loadMeter) now() *wire.Load {
 	cpu, clock := m.cpuUsed(), readGPUClock(m.root)
 	l := &wire.Load{CpuPermille: permille(cpu-m.cpu, time.Duration(float64(passed)*m.cpus()))}
 	l.GpuPermille, l.GpuKnown = m.gpuBusy(clock, passed)
-	if use, err := m.memory.usage(); err == nil || use.usage > 0 {
-		l.MemoryBytes = uint64(use.held())
-		l.MemoryLimitBytes = uint64(use.limit)
-		if err != nil { // there is none
-			l.MemoryLimitBytes = 0
-		}
+	if use, err := m.memory.usage(); err == nil || errors.Is(err, errNoLimit) {
+		l.MemoryBytes, l.MemoryLimitBytes = uint64(use.held()), uint64(use.limit)
 	}
 	m.at, m.cpu, m.gpu, m.known = time.Now(), cpu, clock, l
 	return proto.CloneOf(l)

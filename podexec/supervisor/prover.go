@@ -257,16 +257,22 @@ func (p *prover) keyed() string {
 	return strings.Join(parts, "\x00")
 }
 
-// tell fills in what Describe says of it.
-func (p *prover) tell(d *wire.Description) {
+// tell fills in what Describe says of it, without the lists that the caller knows:
+// they are long, and every worker is asked all the time.
+func (p *prover) tell(d *wire.Description, known string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d.Proves, d.Proving = p.known || p.proving, p.proving
+	d.Proves, d.Proving, d.ParallelEncodes = p.known || p.proving, p.proving, uint32(p.now.parallel)
+	if !p.known {
+		return
+	}
+	if d.Profile = p.now.report.Name(); d.Profile == known {
+		return
+	}
 	d.Capabilities = slices.Clone(p.now.report.Capabilities)
 	for _, f := range p.now.report.Flaws {
 		d.Flaws = append(d.Flaws, &wire.Flaw{Capability: f.Capability, Reason: f.Reason})
 	}
-	d.ParallelEncodes = uint32(p.now.parallel)
 }
 
 // order is what Prove asks for.

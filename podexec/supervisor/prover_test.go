@@ -125,6 +125,10 @@ func TestAWorkerProvesARealFFmpeg(t *testing.T) {
 	if !slices.Contains(d.Capabilities, "encoder:libx264") || d.ParallelEncodes != 0 || !slices.IsSorted(d.Capabilities) {
 		t.Errorf("%v", d)
 	}
+	again, err := s.Describe(t.Context(), &wire.DescribeRequest{Profile: d.Profile})
+	if err != nil || again.Profile != d.Profile || !again.Proves || again.Capabilities != nil || again.Flaws != nil {
+		t.Errorf("told again: %v, %v", again, err)
+	}
 }
 
 // Hardware that works is offered; what stalls is killed with all it started, and

@@ -1917,6 +1917,7 @@ func (x *Lost) GetMessage() string {
 
 type DescribeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Profile       string                 `protobuf:"bytes,1,opt,name=profile,proto3" json:"profile,omitempty"` // Description.profile that is known already: what it stands for is left out
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1951,6 +1952,13 @@ func (*DescribeRequest) Descriptor() ([]byte, []int) {
 	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
+func (x *DescribeRequest) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
 type Description struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Nonce          string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"` // new at every start of the supervisor
@@ -1981,7 +1989,8 @@ type Description struct {
 	Proving         bool     `protobuf:"varint,22,opt,name=proving,proto3" json:"proving,omitempty"`                                        // trials run: the first time hardware is missing from both, later both are of the time before
 	ParallelEncodes uint32   `protobuf:"varint,23,opt,name=parallel_encodes,json=parallelEncodes,proto3" json:"parallel_encodes,omitempty"` // how many hardware encodes passed at once, at most `slots`; 0: not known
 	Load            *Load    `protobuf:"bytes,24,opt,name=load,proto3" json:"load,omitempty"`
-	Proves          bool     `protobuf:"varint,25,opt,name=proves,proto3" json:"proves,omitempty"` // capabilities are told; without it nothing is known, and all is allowed
+	Proves          bool     `protobuf:"varint,25,opt,name=proves,proto3" json:"proves,omitempty"`  // capabilities are told; without it nothing is known, and all is allowed
+	Profile         string   `protobuf:"bytes,26,opt,name=profile,proto3" json:"profile,omitempty"` // names capabilities and flaws together: workers that have it equal are alike
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2189,6 +2198,13 @@ func (x *Description) GetProves() bool {
 		return x.Proves
 	}
 	return false
+}
+
+func (x *Description) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
 }
 
 // Flaw is a capability that ffmpeg lists and a trial did not confirm.
@@ -3231,8 +3247,9 @@ const file_wire_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x16\n" +
 	"\x06remedy\x18\x03 \x01(\tR\x06remedy\" \n" +
 	"\x04Lost\x12\x18\n" +
-	"\amessage\x18\x01 \x01(\tR\amessage\"\x11\n" +
-	"\x0fDescribeRequest\"\xf7\x05\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\"+\n" +
+	"\x0fDescribeRequest\x12\x18\n" +
+	"\aprofile\x18\x01 \x01(\tR\aprofile\"\x91\x06\n" +
 	"\vDescription\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12!\n" +
@@ -3259,7 +3276,8 @@ const file_wire_proto_rawDesc = "" +
 	"\aproving\x18\x16 \x01(\bR\aproving\x12)\n" +
 	"\x10parallel_encodes\x18\x17 \x01(\rR\x0fparallelEncodes\x12'\n" +
 	"\x04load\x18\x18 \x01(\v2\x13.ffpod.wire.v1.LoadR\x04load\x12\x16\n" +
-	"\x06proves\x18\x19 \x01(\bR\x06proves\">\n" +
+	"\x06proves\x18\x19 \x01(\bR\x06proves\x12\x18\n" +
+	"\aprofile\x18\x1a \x01(\tR\aprofile\">\n" +
 	"\x04Flaw\x12\x1e\n" +
 	"\n" +
 	"capability\x18\x01 \x01(\tR\n" +
