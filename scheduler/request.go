@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/ffpod/ffpod/podexec/session"
@@ -82,7 +80,7 @@ func (r *run) wants() error {
 		wait, r.bounded = time.Duration(ms)*time.Millisecond, true
 	}
 	r.deadline = r.asked.Add(wait)
-	r.hardware = hardware(r.command)
+	r.hardware = r.command.Requirements().Hardware
 	return nil
 }
 
@@ -127,44 +125,6 @@ func (r *run) request() placement.Request {
 		Kind: r.kind, Class: r.start.GetClass(), Hardware: r.hardware,
 		Build: r.start.GetBuild(), SameBuild: r.sched.cfg.SameBuild, Avoid: r.avoid,
 	}
-}
-
-// makers lists, for words in the names of codecs, accelerators, devices and
-// filters, whose hardware they need.
-var makers = []struct {
-	word   string
-	makers []string
-}{
-	{"nvenc", []string{"nvidia"}}, {"cuvid", []string{"nvidia"}}, {"cuda", []string{"nvidia"}}, {"nvdec", []string{"nvidia"}},
-	{"npp", []string{"nvidia"}},
-	{"qsv", []string{"intel"}},
-	{"amf", []string{"amd"}},
-	{"vaapi", []string{"intel", "amd"}},
-}
-
-// hardware tells whose hardware a command line names. A command that names
-// several makers' gets what all of them have in common, or all.
-func hardware(c ffmpeg.Command) []string {
-	names := slices.Concat(c.Encoders, c.Decoders, c.HWAccels, c.Filters)
-	for _, d := range c.Devices {
-		names = append(names, d.Type)
-	}
-	var common, all []string
-	for _, m := range makers {
-		if !slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, m.word) }) {
-			continue
-		}
-		if all == nil {
-			common = slices.Clone(m.makers)
-		}
-		common = slices.DeleteFunc(common, func(x string) bool { return !slices.Contains(m.makers, x) })
-		all = append(all, m.makers...)
-	}
-	if len(common) == 0 {
-		common = all
-	}
-	slices.Sort(common)
-	return slices.Compact(common)
 }
 
 // Record is what a worker keeps of a session for the scheduler, opaque to it:

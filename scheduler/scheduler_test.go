@@ -528,29 +528,3 @@ func (r *replay) Recv() (*wire.Frame, error) {
 	}
 	return r.Runner_RunServer.Recv()
 }
-
-func TestHardware(t *testing.T) {
-	tests := map[string]struct {
-		argv string
-		want []string
-	}{
-		"software":              {"-i a.mkv -c:v libx264 out.mkv", nil},
-		"nvenc":                 {"-i a.mkv -c:v h264_nvenc out.mkv", []string{"nvidia"}},
-		"cuda decoder":          {"-hwaccel cuda -i a.mkv -c:v libx264 out.mkv", []string{"nvidia"}},
-		"qsv over vaapi":        {"-init_hw_device vaapi=va:/dev/dri/renderD128 -init_hw_device qsv=qs@va -i a.mkv -c:v h264_qsv out.mkv", []string{"intel"}},
-		"vaapi":                 {"-hwaccel vaapi -i a.mkv -vf scale_vaapi=w=1280 -c:v h264_vaapi out.mkv", []string{"amd", "intel"}},
-		"amf":                   {"-i a.mkv -c:v h264_amf out.mkv", []string{"amd"}},
-		"a file's name says no": {"-i cuda.mkv -c:v libx264 nvenc.mkv", nil},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			r := &run{start: &wire.Start{}, sched: &Scheduler{}}
-			for _, a := range strings.Fields(tt.argv) {
-				r.start.Argv = append(r.start.Argv, []byte(a))
-			}
-			if diff := cmp.Diff(tt.want, hardware(parseArgv(r.start))); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-		})
-	}
-}

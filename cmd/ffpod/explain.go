@@ -1,8 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -27,9 +31,10 @@ type explanation struct {
 
 func newExplain(getenv func(string) string) *cobra.Command {
 	var mode, shared string
+	var asText bool
 	c := &cobra.Command{
-		Use:   "explain [--mode auto|local|remote] [--shared DIR:DIR...] -- ffmpeg ARGS...",
-		Short: "Print as JSON where the shim would run a command, and why; run nothing",
+		Use:   "explain [--text] [--mode auto|local|remote] [--shared DIR:DIR...] -- ffmpeg ARGS...",
+		Short: "Print where the shim would run a command, why, and what it needs; run nothing",
 		Long: "Explain reads the same FFPOD_* settings, looks at the same files and decides with the same code as the shim.\n" +
 			"Run it where the shim runs: in the caller's container, in the caller's working directory.",
 		Example: "  ffpod explain -- ffmpeg -i /media/in.mkv -c:v libx264 /cache/out.mp4",
@@ -39,16 +44,59 @@ func newExplain(getenv func(string) string) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if asText {
+				return e.print(c.OutOrStdout())
+			}
 			out := json.NewEncoder(c.OutOrStdout())
 			out.SetIndent("", "  ")
 			out.SetEscapeHTML(false)
 			return out.Encode(e)
 		},
 	}
+	c.Flags().BoolVar(&asText, "text", false, "for people, instead of JSON")
 	c.Flags().StringVar(&mode, "mode", "", "instead of FFPOD_MODE")
 	c.Flags().StringVar(&shared, "shared", "", "instead of FFPOD_SHARED")
 	c.Flags().SetInterspersed(false) // what follows the program is the program's
 	return c
+}
+
+// print tells the same in lines for people.
+func (e *explanation) print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(name string, values ...string) {
+		if text := strings.TrimSpace(strings.Join(values, " ")); text != "" {
+			fmt.Fprintf(t, "%s\t%s\n", name, text)
+		}
+	}
+	line("runs", fmt.Sprintf("%s, by clause %s: %s", e.Where, e.Clause, e.Reason))
+	for _, p := range e.Problems {
+		line("problem", p)
+	}
+	line("kind", string(e.Kind))
+	line("needs", e.Requires.Capabilities...)
+	line("hardware of", strings.Join(e.Requires.Hardware, " or "))
+	line("pace", pace(e.Requires.Realtime))
+	line("network", yes(e.Requires.Network))
+	for _, o := range e.Operands {
+		line(string(o.Role), cmp.Or(o.Path, o.Raw, `""`))
+	}
+	line("if no worker takes it", e.Fallback, e.FallbackReason)
+	line("real program", e.Real, e.RealProblem)
+	return t.Flush()
+}
+
+func pace(realtime bool) string {
+	if realtime {
+		return "somebody waits for each second of it"
+	}
+	return "batch"
+}
+
+func yes(is bool) string {
+	if is {
+		return "it opens a connection"
+	}
+	return ""
 }
 
 // override lets flags win over the environment.

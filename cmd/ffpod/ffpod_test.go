@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -64,6 +65,40 @@ func TestExplainOperands(t *testing.T) {
 	for _, path := range []string{"/m/a b", "/m/s.ass", "/m/out.mp4"} {
 		if !strings.Contains(stdout, `"path": "`+path+`"`) {
 			t.Errorf("%s is missing in %s", path, stdout)
+		}
+	}
+}
+
+// TestExplainRequirements: what a command needs is in both forms.
+func TestExplainRequirements(t *testing.T) {
+	args := []string{"--", "ffmpeg", "-init_hw_device", "cuda=cu:0", "-hwaccel", "cuda", "-re", "-i", "http://tv/a", "-vf", "scale_cuda=w=1280", "-c:v", "h264_nvenc", "/m/out.ts"}
+	_, stdout, _ := call([]string{"FFPOD_SHARED=/m"}, append([]string{"explain"}, args...)...)
+	var got struct {
+		Kind     string
+		Requires struct {
+			Capabilities, Hardware []string
+			Realtime, Network      bool
+		}
+	}
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+		t.Fatalf("%v in %s", err, stdout)
+	}
+	capabilities := "device:cuda encoder:h264_nvenc filter:scale_cuda hwaccel:cuda"
+	if got.Kind != "live" || strings.Join(got.Requires.Capabilities, " ") != capabilities ||
+		strings.Join(got.Requires.Hardware, " ") != "nvidia" || !got.Requires.Realtime || !got.Requires.Network {
+		t.Errorf("%+v", got)
+	}
+	code, stdout, stderr := call([]string{"FFPOD_SHARED=/m", "FFPOD_FFMPEG=/bin/true"}, append([]string{"explain", "--text"}, args...)...)
+	if code != 0 || stderr != "" {
+		t.Errorf("code %d, %s", code, stderr)
+	}
+	for _, line := range []string{
+		`runs +local, by clause network: input http://tv/... is on the network`, `kind +live\n`, `needs +` + capabilities + `\n`,
+		`hardware of +nvidia\n`, `pace +somebody waits`, `network +it opens`, `output +/m/out.ts\n`, `real program +/bin/true\n`,
+		`if no worker takes it +fail it needs a GPU`,
+	} {
+		if !regexp.MustCompile(`(?m)^` + line).MatchString(stdout) {
+			t.Errorf("no line %q in:\n%s", line, stdout)
 		}
 	}
 }

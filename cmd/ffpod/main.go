@@ -5,7 +5,7 @@
 //	ffpod render DIR|NAME             its manifests, without a network
 //	ffpod restore --from DIR          the newest backup, put back
 //	ffpod doctor                      what is wrong with a cluster or an install, and the remedy
-//	ffpod explain -- ffmpeg ARGS...   what the shim would do with a command, as JSON
+//	ffpod explain -- ffmpeg ARGS...   what the shim would do with a command and what it needs, as JSON or text
 //	ffpod init DIR                    a small overlay directory for an install of Jellyfin
 //	ffpod install shim|supervisor|ffpod DIR  what the ffpod image's init containers run
 //	ffpod jellyfin prepare|healthy|apply  in the pod of Jellyfin: its directories, probe and settings

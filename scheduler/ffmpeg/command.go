@@ -39,6 +39,8 @@ type Device struct {
 	Name   string // the name other options refer to it by; may be empty
 	Path   string // whatever follows the colon: a node, an index, or empty
 	Source string // the name of the device it derives from
+	// Options is what follows the first comma: KEY=VALUE, separated by commas.
+	Options string
 }
 
 // Command is one understood command line. Parse fills it; it holds no
@@ -58,7 +60,7 @@ type Command struct {
 	// StdinInput says that standard input is one of the inputs.
 	StdinInput bool
 
-	Encoders []string // named by -c and its kin before an output; not "copy"
+	Encoders []string // named by -c and its kin before an output; not "copy", nor what a later one replaces
 	Decoders []string // named by -c and its kin before an input
 	HWAccels []string // values of -hwaccel
 	Devices  []Device // -init_hw_device, -vaapi_device, -qsv_device
@@ -67,10 +69,13 @@ type Command struct {
 	dir      string
 	ins      []input
 	outs     []output
-	graphs   int  // complex graphs, which may have sources of their own
-	dumps    bool // -dump_attachment
-	cut      bool // more operands than Parse is willing to list
-	keyframe bool // ffprobe asked for the packets of key frames
+	graphs   int      // complex graphs, which may have sources of their own
+	dumps    bool     // -dump_attachment
+	cut      bool     // more operands than Parse is willing to list
+	keyframe bool     // ffprobe asked for the packets of key frames
+	paced    bool     // -re, -readrate: the input is read at its own pace
+	derived  []string // types of the devices that filters derive
+	probeKey string   // of a hardware probe
 }
 
 // input and output remember what the options before a file said about it.
@@ -111,6 +116,9 @@ func Parse(program string, argv []string, host Host) Command {
 	p.report()
 	p.cmd.ReadsStdin = p.readsStdin()
 	p.cmd.Kind = classify(&p.cmd)
+	if p.cmd.isHardwareProbe() {
+		p.cmd.probeKey = probeKey(p.cmd.Program, argv)
+	}
 	return p.cmd
 }
 
@@ -130,7 +138,7 @@ type group struct {
 	format                 string
 	noVideo, noAudio       bool
 	video, audio, subtitle string
-	codecs                 []string // in order, for Encoders or Decoders
+	codecs                 []codec // in order, for Encoders or Decoders
 	oneFrame               bool
 	fragmented             bool
 	vod                    bool
@@ -143,26 +151,17 @@ type group struct {
 }
 
 func (p *parser) run() {
-	argv := p.argv
 	p.group.fd = -1
-	literal := -1 // the index that "--" makes a file name
-	for i := 0; i < len(argv); i++ {
-		word := argv[i]
-		if word == "--" && literal != i {
-			if p.cmd.Program == FFprobe {
-				for i++; i < len(argv); i++ {
-					p.bare(i)
-				}
-				return
-			}
-			literal = i + 1
-			continue
+	for words := newScanner(p.cmd.Program, p.argv); ; {
+		w, ok := words.next()
+		switch {
+		case !ok:
+			return
+		case w.Option == "":
+			p.bare(w.At)
+		default:
+			p.option(w)
 		}
-		if len(word) < 2 || word[0] != '-' || literal == i {
-			p.bare(i)
-			continue
-		}
-		i = p.option(i)
 	}
 }
 
@@ -175,44 +174,30 @@ func (p *parser) bare(i int) {
 	p.output(i, p.argv[i])
 }
 
-// option takes the option at argv[i] and returns the index of the last
-// argument it used.
-func (p *parser) option(i int) int {
-	full := p.argv[i][1:]
-	fromFile := false
-	if full[0] == '/' && len(full) > 1 {
-		full, fromFile = full[1:], true
-	}
-	name, spec, _ := strings.Cut(full, ":")
-	if isInformation(p.cmd.Program, name) {
+func (p *parser) option(w Word) {
+	if isInformation(p.cmd.Program, w.Option) {
 		if p.cmd.Information == "" {
-			p.cmd.Information = name
+			p.cmd.Information = w.Option
 		}
-		return i + 1 // the value is optional, and nothing follows that matters
+		return
 	}
-	if !takesValue(p.cmd.Program, name) {
-		p.flag(i, name)
-		return i
+	if w.Value < 0 {
+		p.flag(w.At, w.Option)
+		return
 	}
-	if i+1 >= len(p.argv) {
-		return i
-	}
-	value := p.argv[i+1]
-	if versionedFlag(name) && value != "0" && value != "1" {
-		return i
-	}
+	value := p.argv[w.Value]
 	switch {
-	case name == "i" && spec == "" && !fromFile:
-		p.input(i+1, value)
-	case fromFile:
-		p.addURL(Input, i+1, value, full)
+	case w.Option == "i" && w.Spec == "" && !w.FromFile:
+		p.input(w.Value, value)
+	case w.FromFile:
+		full := strings.TrimPrefix(p.argv[w.At], "-/")
+		p.addURL(Input, w.Value, value, full)
 		if text, ok := p.read(len(p.cmd.Operands) - 1); ok {
-			p.value(i+1, name, spec, text)
+			p.value(w.Value, w.Option, w.Spec, text)
 		}
 	default:
-		p.value(i+1, name, spec, value)
+		p.value(w.Value, w.Option, w.Spec, value)
 	}
-	return i + 1
 }
 
 func (p *parser) flag(i int, name string) {
@@ -222,6 +207,8 @@ func (p *parser) flag(i int, name string) {
 		g.noVideo = true
 	case "an":
 		g.noAudio = true
+	case "re":
+		p.cmd.paced = true
 	case "stdin":
 		p.noInteraction = false
 	case "nostdin":
@@ -255,7 +242,7 @@ func (p *parser) input(i int, raw string) {
 	}
 	p.cmd.ins = append(p.cmd.ins, in)
 	for _, c := range g.codecs {
-		p.cmd.Decoders = appendNew(p.cmd.Decoders, c)
+		p.cmd.Decoders = appendNew(p.cmd.Decoders, c.name)
 	}
 	p.group = group{fd: -1}
 }
@@ -286,8 +273,8 @@ func (p *parser) output(i int, raw string) {
 		oneFrame: g.oneFrame, fragmented: g.fragmented, vod: g.vod,
 	})
 	for _, c := range g.codecs {
-		if c != "copy" {
-			p.cmd.Encoders = appendNew(p.cmd.Encoders, c)
+		if c.name != "copy" && !(c.medium == 'v' && g.noVideo) && !(c.medium == 'a' && g.noAudio) {
+			p.cmd.Encoders = appendNew(p.cmd.Encoders, c.name)
 		}
 	}
 	p.group = group{fd: -1}

@@ -231,7 +231,7 @@ func information(c *Command, _ *Environment) string {
 }
 
 func hardwareProbe(c *Command, _ *Environment) string {
-	if c.isIdle() && len(c.Devices) > 0 {
+	if c.isHardwareProbe() {
 		return "it asks about the hardware (" + c.Devices[0].Type + "), which the workers have"
 	}
 	return ""

@@ -62,6 +62,12 @@ func ExampleExplain() {
 	//   "clause": "ffprobe",
 	//   "reason": "ffprobe stays local",
 	//   "kind": "probe",
+	//   "requires": {
+	//     "capabilities": [],
+	//     "hardware": [],
+	//     "realtime": false,
+	//     "network": false
+	//   },
 	//   "operands": [
 	//     {
 	//       "role": "input",

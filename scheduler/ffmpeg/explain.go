@@ -3,14 +3,15 @@ package ffmpeg
 // Explanation is what "ffpod explain" prints as JSON: how a command line was
 // understood and where it would run.
 type Explanation struct {
-	Program   Program   `json:"program"`
-	Where     Where     `json:"where"`
-	Clause    Clause    `json:"clause"`
-	Reason    string    `json:"reason"`
-	Problems  []string  `json:"problems,omitempty"`
-	Kind      Kind      `json:"kind"`
-	Operands  []Operand `json:"operands"`
-	OutputKey string    `json:"outputKey"`
+	Program   Program      `json:"program"`
+	Where     Where        `json:"where"`
+	Clause    Clause       `json:"clause"`
+	Reason    string       `json:"reason"`
+	Problems  []string     `json:"problems,omitempty"`
+	Kind      Kind         `json:"kind"`
+	Requires  Requirements `json:"requires"`
+	Operands  []Operand    `json:"operands"`
+	OutputKey string       `json:"outputKey"`
 	// Stdin says that the program would read its standard input.
 	Stdin bool `json:"stdin"`
 }
@@ -21,7 +22,7 @@ func Explain(program string, argv []string, env Environment) Explanation {
 	d := Decide(cmd, env)
 	e := Explanation{
 		Program: cmd.Program, Where: d.Where, Clause: d.Clause, Reason: d.Reason, Problems: d.Problems,
-		Kind: cmd.Kind, Operands: cmd.Operands, OutputKey: cmd.OutputKey(), Stdin: cmd.ReadsStdin,
+		Kind: cmd.Kind, Requires: cmd.Requirements(), Operands: cmd.Operands, OutputKey: cmd.OutputKey(), Stdin: cmd.ReadsStdin,
 	}
 	if e.Operands == nil {
 		e.Operands = []Operand{} // an empty list in JSON, not null

@@ -83,27 +83,77 @@ func eachPair(list, separator string, do func(key, value string)) {
 	}
 }
 
-// graph walks a filter graph: chains separated by ';', filters by ',', each
-// "[in]name@id=arguments[out]". The arguments lose one level of escaping here
-// and a second when they are split at ':'.
+// Filter is one filter of a graph.
+type Filter struct {
+	// Before is the text between the filter before it and this one as it
+	// stands: separators, link labels, white space.
+	Before string
+	// Text is the filter as it stands: "name@id=arguments".
+	Text string
+	// Name is its name without the instance.
+	Name string
+	// Arguments has lost the level of escaping that the graph takes.
+	Arguments string
+}
+
+// Filters takes a filter graph apart. The texts of the filters, each after its
+// Before, and tail make up the graph again, byte for byte.
+func Filters(graph string) (filters []Filter, tail string) {
+	tail = eachFilter(graph, func(f Filter) { filters = append(filters, f) })
+	return filters, tail
+}
+
+// Options calls do for each "key=value" of a filter's arguments, in order; a
+// value alone has key "".
+func Options(arguments string, do func(key, value string)) { eachPair(arguments, ":", do) }
+
+// graph finds the filters of a filter graph, and the files they name.
 func (p *parser) graph(arg int, text string) {
+	eachFilter(text, func(f Filter) {
+		if f.Name != "" && f.Name != "sws_flags" {
+			p.cmd.Filters = appendNew(p.cmd.Filters, f.Name)
+			p.filter(arg, f.Name, f.Arguments)
+			p.derives(f)
+		}
+	})
+}
+
+// derives notes the device that a filter makes from another.
+func (p *parser) derives(f Filter) {
+	switch f.Name {
+	case "hwupload", "hwmap":
+		eachPair(f.Arguments, ":", func(key, value string) {
+			if key == "derive_device" {
+				p.cmd.derived = appendNew(p.cmd.derived, value)
+			}
+		})
+	case "hwupload_cuda":
+		p.cmd.derived = appendNew(p.cmd.derived, "cuda")
+	}
+}
+
+// eachFilter walks a filter graph: chains separated by ';', filters by ',', each
+// "[in]name@id=arguments[out]". The arguments lose one level of escaping here
+// and a second when they are split at ':'. It returns what follows the last.
+func eachFilter(text string, do func(Filter)) (tail string) {
+	before := text
 	s := skipLabels(text)
 	for s != "" {
+		f := Filter{Before: before[:len(before)-len(s)]}
 		name, rest := token(s, "=,;[")
-		arguments := ""
 		if strings.HasPrefix(rest, "=") {
-			arguments, rest = token(rest[1:], "[],;")
+			f.Arguments, rest = token(rest[1:], "[],;")
 		}
-		name, _, _ = strings.Cut(name, "@")
-		if name != "" && name != "sws_flags" {
-			p.cmd.Filters = appendNew(p.cmd.Filters, name)
-			p.filter(arg, name, arguments)
-		}
+		f.Name, _, _ = strings.Cut(name, "@")
+		f.Text = s[:len(s)-len(rest)]
+		before = rest
+		do(f)
 		s = skipLabels(rest)
 		if s != "" && len(s) <= len(rest) && (s[0] == ',' || s[0] == ';' || s[0] == ']') {
 			s = skipLabels(s[1:])
 		}
 	}
+	return before
 }
 
 // skipLabels skips white space and link labels. Labels are tokens too.

@@ -1,6 +1,9 @@
 package ffmpeg
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // isInformation reports whether the option makes the program print something
 // and exit (OPT_EXIT in ffmpeg's tables). ffmpeg lets such an option take the
@@ -129,6 +132,8 @@ func (p *parser) value(arg int, name, spec, value string) {
 		p.node(arg, value, name)
 	case "hwaccel_device":
 		p.node(arg, value, name)
+	case "readrate":
+		p.cmd.paced = strings.Trim(value, "0.") != ""
 	case "x264opts", "x264-params", "x265-params", "svtav1-params":
 		p.encoderFiles(arg, value, name)
 	case "hls_fmp4_init_filename", "master_pl_name", "init_seg_name", "media_seg_name",
@@ -190,35 +195,45 @@ func (p *parser) probeValue(arg int, name, value string) {
 	}
 }
 
+// codec is the value of one -c that counts.
+type codec struct {
+	medium byte   // v, a, s, d, t, or 0 for all
+	spec   string // the stream specifier; "" after one of the old spellings
+	name   string
+}
+
 // codec applies -c and its older spellings. The last matching option wins, so
 // one for all streams replaces all before it, and one for all streams of a
 // type those of that type. One for a single stream adds to them: "copy" for it
 // says nothing about its neighbours.
 func (p *parser) codec(name, spec, value string) {
 	g := &p.group
-	g.codecs = append(g.codecs, value)
 	kind, one := byte(0), false
 	switch {
 	case name == "vcodec" || name == "acodec" || name == "scodec" || name == "dcodec":
 		kind = name[0]
 	case spec != "":
-		kind, one = spec[0], len(spec) > 1
+		kind, one = spec[0]|32, len(spec) > 1
 	default:
 		g.video, g.audio, g.subtitle = value, value, value
 	}
-	var codec *string
+	g.codecs = slices.DeleteFunc(g.codecs, func(c codec) bool {
+		return kind == 0 || kind == c.medium && (!one || spec == c.spec)
+	})
+	g.codecs = append(g.codecs, codec{medium: kind, spec: spec, name: value})
+	var stream *string
 	switch kind {
-	case 'v', 'V':
-		codec = &g.video
+	case 'v':
+		stream = &g.video
 	case 'a':
-		codec = &g.audio
+		stream = &g.audio
 	case 's':
-		codec = &g.subtitle
+		stream = &g.subtitle
 	default:
 		return
 	}
-	if !one || value != "copy" || *codec == "" {
-		*codec = value
+	if !one || value != "copy" || *stream == "" {
+		*stream = value
 	}
 }
 
@@ -267,6 +282,7 @@ func (p *parser) initDevice(arg int, value string) {
 		rest = rest[1:]
 		d.Path = take(",")
 	}
+	d.Options = strings.TrimPrefix(rest, ",")
 	p.cmd.Devices = append(p.cmd.Devices, d)
 	p.node(arg, d.Path, "init_hw_device")
 	for strings.HasPrefix(rest, ",") {

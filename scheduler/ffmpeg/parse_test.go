@@ -292,7 +292,7 @@ func TestWhatIsRecorded(t *testing.T) {
 		"-hwaccel vaapi -c:v hevc_qsv -c:a ac3 -i /a -c:v h264_qsv -c:a copy -vf scale_vaapi=w=2,hwmap /b -c:v h264_qsv /c")
 	cmd := Parse("ffmpeg", argv, Host{})
 	want := []Device{
-		{Type: "vaapi", Name: "va", Path: "/dev/dri/renderD128"},
+		{Type: "vaapi", Name: "va", Path: "/dev/dri/renderD128", Options: "driver=iHD"},
 		{Type: "qsv", Name: "qs", Source: "va"},
 		{Type: "cuda", Name: "cu", Path: "0"},
 	}

@@ -29,6 +29,7 @@ type vector struct {
 	OutputKey string
 	Stdin     bool
 	Egress    bool
+	Requires  Requirements
 }
 
 func vectors(tb testing.TB) []vector {
@@ -93,6 +94,9 @@ func TestVectors(t *testing.T) {
 			}
 			if got := cmd.OutputKey(); got != v.OutputKey {
 				t.Errorf("output key = %q, want %q", got, v.OutputKey)
+			}
+			if diff := cmp.Diff(v.Requires, cmd.Requirements()); diff != "" {
+				t.Errorf("requires (-want +got):\n%s", diff)
 			}
 			if cmd.ReadsStdin != v.Stdin {
 				t.Errorf("reads stdin = %t, want %t", cmd.ReadsStdin, v.Stdin)
