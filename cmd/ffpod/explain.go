@@ -12,6 +12,7 @@ import (
 
 	"github.com/ffpod/ffpod/cmd/ffmpeg/decision"
 	"github.com/ffpod/ffpod/scheduler/ffmpeg"
+	"github.com/ffpod/ffpod/scheduler/translate"
 )
 
 // explanation is the answer of `ffpod explain`.
@@ -27,13 +28,36 @@ type explanation struct {
 	// started there: local | fail; FallbackReason says why it fails.
 	Fallback       string `json:"fallback"`
 	FallbackReason string `json:"fallbackReason,omitempty"`
+	// Translated is asked for by --translate.
+	Translated *translated `json:"translated,omitempty"`
+}
+
+// translated is what the command would be on other hardware.
+type translated struct {
+	Target translate.Target `json:"target"`
+	// Argv is without the program; empty when Refused says why there is none.
+	Argv    []string           `json:"argv,omitempty"`
+	Changes []translate.Change `json:"changes,omitempty"`
+	Refused string             `json:"refused,omitempty"`
+}
+
+func newTranslated(argv []string, to string) *translated {
+	if to == "" {
+		return nil
+	}
+	t := &translated{Target: translate.Target(to)}
+	var err error
+	if t.Argv, t.Changes, err = translate.Translate(argv, t.Target, nil); err != nil {
+		t.Refused = err.Error()
+	}
+	return t
 }
 
 func newExplain(getenv func(string) string) *cobra.Command {
-	var mode, shared string
+	var mode, shared, to string
 	var asText bool
 	c := &cobra.Command{
-		Use:   "explain [--text] [--mode auto|local|remote] [--shared DIR:DIR...] -- ffmpeg ARGS...",
+		Use:   "explain [--text] [--translate TARGET] [--mode auto|local|remote] [--shared DIR:DIR...] -- ffmpeg ARGS...",
 		Short: "Print where the shim would run a command, why, and what it needs; run nothing",
 		Long: "Explain reads the same FFPOD_* settings, looks at the same files and decides with the same code as the shim.\n" +
 			"Run it where the shim runs: in the caller's container, in the caller's working directory.",
@@ -44,6 +68,7 @@ func newExplain(getenv func(string) string) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			e.Translated = newTranslated(args[1:], to)
 			if asText {
 				return e.print(c.OutOrStdout())
 			}
@@ -54,6 +79,7 @@ func newExplain(getenv func(string) string) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&asText, "text", false, "for people, instead of JSON")
+	c.Flags().StringVar(&to, "translate", "", "also what the command would be for other hardware: nvenc, qsv, vaapi or software")
 	c.Flags().StringVar(&mode, "mode", "", "instead of FFPOD_MODE")
 	c.Flags().StringVar(&shared, "shared", "", "instead of FFPOD_SHARED")
 	c.Flags().SetInterspersed(false) // what follows the program is the program's
@@ -82,7 +108,22 @@ func (e *explanation) print(w io.Writer) error {
 	}
 	line("if no worker takes it", e.Fallback, e.FallbackReason)
 	line("real program", e.Real, e.RealProblem)
+	if tr := e.Translated; tr != nil {
+		line("translated", tr.Refused, shellLine(tr.Argv))
+	}
 	return t.Flush()
+}
+
+// shellLine quotes what a shell would take apart.
+func shellLine(argv []string) string {
+	words := make([]string, 0, len(argv))
+	for _, a := range argv {
+		if a == "" || strings.ContainsAny(a, " \t\n'\"\\|&;<>()$`*?[]#~!{}") {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		words = append(words, a)
+	}
+	return strings.Join(words, " ")
 }
 
 func pace(realtime bool) string {

@@ -103,6 +103,20 @@ func TestExplainRequirements(t *testing.T) {
 	}
 }
 
+func TestExplainTranslated(t *testing.T) {
+	nvenc := []string{"--", "ffmpeg", "-hwaccel", "cuda", "-hwaccel_output_format", "cuda", "-i", "/m/it's.mkv", "-c:v", "h264_nvenc", "/m/out.ts"}
+	_, stdout, stderr := call(nil, append([]string{"explain", "--text", "--translate", "software"}, nvenc...)...)
+	if want := `-i '/m/it'\''s.mkv' -c:v libx264 -preset veryfast /m/out.ts`; !strings.Contains(stdout, want) || stderr != "" {
+		t.Errorf("no %q in:\n%s%s", want, stdout, stderr)
+	}
+	_, stdout, _ = call(nil, append([]string{"explain", "--translate", "qsv"}, append(nvenc, "-foo", "bar", "/m/b.ts")...)...)
+	for _, want := range []string{`"target": "qsv"`, `"refused": "translate to qsv: argument`, `-foo bar`} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in:\n%s", want, stdout)
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"nope"}, {"explain"}, {"explain", "--nope"}, {"explain", "--", "ls"}, {"explain", "--mode", "x", "--", "ffmpeg"},

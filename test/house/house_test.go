@@ -52,6 +52,7 @@ var layers = map[string]int{
 	"podexec/buildid":     0,
 	"scheduler/api":       0,
 	"scheduler/ffmpeg":    0,
+	"scheduler/translate": 1,
 	"podexec/output":      1,
 	"podexec/session":     1,
 	"podexec/supervisor":  2,
@@ -104,11 +105,12 @@ func TestImportsGoDown(t *testing.T) {
 // TestLinks keeps the programs small: what a binary links, it starts.
 func TestLinks(t *testing.T) {
 	forbidden := map[string][]string{
-		"./cmd/ffmpeg":       {"k8s.io/", "sigs.k8s.io/", "github.com/jackc/", "modernc.org/", "go.uber.org/zap", "net/http/httptest", "testing"},
-		"./cmd/worker":       {"k8s.io/", "sigs.k8s.io/", "github.com/jackc/", "modernc.org/", "testing"},
-		"./cmd/scheduler":    {"sigs.k8s.io/kustomize", "modernc.org/", "testing"},
-		"./podexec/session":  {"k8s.io/", "go.uber.org/zap"},
-		"./scheduler/ffmpeg": {"google.golang.org/", "k8s.io/", "net/http", "os/exec"},
+		"./cmd/ffmpeg":          {"k8s.io/", "sigs.k8s.io/", "github.com/jackc/", "modernc.org/", "go.uber.org/zap", "net/http/httptest", "testing"},
+		"./cmd/worker":          {"k8s.io/", "sigs.k8s.io/", "github.com/jackc/", "modernc.org/", "testing"},
+		"./cmd/scheduler":       {"sigs.k8s.io/kustomize", "modernc.org/", "testing"},
+		"./podexec/session":     {"k8s.io/", "go.uber.org/zap"},
+		"./scheduler/ffmpeg":    {"google.golang.org/", "k8s.io/", "net/http", "os/exec"},
+		"./scheduler/translate": {"google.golang.org/", "k8s.io/", "net/http", "os/exec"},
 	}
 	for target, bad := range forbidden {
 		for _, p := range list(t, target) {
