@@ -55,7 +55,6 @@ type settings struct {
 	bitrate  string
 	cap      string // -maxrate
 	buffer   string // -bufsize
-	level    int    // times ten: 41 is 4.1; 0 unknown
 	tenBits  bool   // the profile wants it
 	eight    bool   // the profile wants it
 	interval bool   // -g is given

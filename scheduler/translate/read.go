@@ -92,6 +92,9 @@ func (t *translation) option(w ffmpeg.Word, input bool) error {
 	if isDevice(w.Option) {
 		return t.device(w)
 	}
+	if w.Option == "vcodec" && w.Spec != "" {
+		return t.refuse(w, "it says twice which stream it is for")
+	}
 	if strings.HasPrefix(w.Spec, "a") || strings.HasPrefix(w.Spec, "s") {
 		return nil // of audio or subtitles
 	}

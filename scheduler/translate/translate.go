@@ -62,7 +62,8 @@ func Translate(argv []string, to Target, can func(capability string) bool) ([]st
 		return nil, nil, fmt.Errorf("translate to %s: %w", to, err)
 	}
 	out := t.render()
-	if slices.Equal(out, argv) {
+	made := translation{argv: out}
+	if err := made.family(); err != nil || made.from != to {
 		return nil, nil, fmt.Errorf("translate to %s: nothing in it can be done there", to)
 	}
 	if err := t.possible(out); err != nil {
