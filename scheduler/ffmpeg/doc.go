@@ -6,6 +6,10 @@
 //	                     │
 //	Environment ──────── Decide ──> Decision{Where, Clause, Reason}
 //
+// Command.Requirements tells what the machine that runs it must be able to do,
+// Command.HardwareProbe whether only a GPU can answer it. Words and Filters are
+// the parser's own walks over a command line and a graph, for who rewrites them.
+//
 // It is linked into the shim, in front of every ffmpeg that a caller starts,
 // so it does no I/O but through the functions of Host, keeps no tables that
 // need building at start-up, and takes microseconds. It imports the standard

@@ -49,6 +49,20 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("no reason, clause or kind: %+v", e)
 		}
 		cmd := Parse(program, argv, env.Host)
+		needs := cmd.Requirements().Capabilities
+		if !slices.IsSorted(needs) || slices.ContainsFunc(needs, func(c string) bool { return strings.Count(c, ":") != 1 }) {
+			t.Fatalf("capabilities %q", needs)
+		}
+		if probe, is := cmd.HardwareProbe(); is && (probe.Key == "" || Decide(cmd, env).Where != Remote) {
+			t.Fatalf("probe %+v", probe)
+		}
+		filters, rest := Filters(text)
+		for i := range filters {
+			rest = filters[len(filters)-1-i].Before + filters[len(filters)-1-i].Text + rest
+		}
+		if rest != text {
+			t.Fatalf("graph %q came back as %q", text, rest)
+		}
 		for _, set := range cmd.FileSets() {
 			if !strings.HasPrefix(set.Dir, "/") || path.Clean(set.Dir) != set.Dir || strings.Contains(set.Prefix, "/") {
 				t.Fatalf("%+v is no set of files in a directory", set)

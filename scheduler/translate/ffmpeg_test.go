@@ -268,7 +268,7 @@ func TestGPUArguments(t *testing.T) {
 	for _, s := range shapes(t) {
 		for _, to := range []Target{NVENC, QSV, VAAPI} {
 			out, changes, err := Translate(s.Argv, to, nil)
-			if err != nil || len(changes) == 0 {
+			if err != nil || len(changes) == 0 || family(s.Argv) == to {
 				continue
 			}
 			codec, graph := parts(out)
@@ -293,6 +293,9 @@ func TestGPUArguments(t *testing.T) {
 			printed, _ := run(t, bin, append(args, "-f", "null", "-")...)
 			if found := complaints.FindString(printed); found != "" {
 				t.Errorf("%q: %s", codec, found)
+			}
+			if strings.HasSuffix(codec[1], "_vaapi") { // stops before it reads the values
+				words(t, codec, must(t, bin, "-hide_banner", "-h", "encoder="+codec[1]))
 			}
 		})
 	}
@@ -326,6 +329,23 @@ func TestGPUArguments(t *testing.T) {
 		wait.Go(func() { defer func() { <-limit }(); do() })
 	}
 	wait.Wait()
+}
+
+// words compares the values that are words with the help of an encoder.
+func words(t *testing.T, codec []string, help string) {
+	t.Helper()
+	for i := 2; i+1 < len(codec); i += 2 {
+		option, _, _ := strings.Cut(codec[i], ":")
+		value := codec[i+1]
+		_, after, own := strings.Cut(help, "  "+option+" ")
+		if _, err := strconv.ParseFloat(value, 64); err == nil || !own {
+			continue
+		}
+		constants, _, _ := strings.Cut(after, "\n  -")
+		if !regexp.MustCompile(`(?m)^ +` + regexp.QuoteMeta(value) + ` `).MatchString(constants) {
+			t.Errorf("%q: %s has no value %s in\n%s", codec, option, value, constants)
+		}
+	}
 }
 
 // parts takes the encoder with its options, and the graph, out of a line.
