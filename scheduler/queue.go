@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -219,7 +217,7 @@ func (s *Scheduler) snapshot() (placement.Snapshot, map[string]class.Class) {
 		known[c.Name] = c
 		snap.Classes = append(snap.Classes, placement.Class{
 			Name: c.Name, Kinds: c.Kinds, Cost: c.Cost, Jobs: c.Jobs,
-			ActiveJobs: s.activeJobs(c.Name), Replicas: int(c.Replicas), Devices: devices(c),
+			ActiveJobs: s.activeJobs(c.Name), Replicas: int(c.Replicas), Devices: c.Holds(),
 		})
 	}
 	for _, w := range s.cfg.Pool.Workers() {
@@ -234,22 +232,6 @@ func (s *Scheduler) snapshot() (placement.Snapshot, map[string]class.Class) {
 // activeJobs counts the Jobs of a class, made or granted.
 func (s *Scheduler) activeJobs(class string) int {
 	return s.cfg.Jobs.Active(class) + s.granted[class]
-}
-
-// devices lists the extended resources of a class's pods, and what else it says
-// they hold.
-func devices(class class.Class) []string {
-	names := slices.Clone(class.Devices)
-	for _, c := range class.Template.Spec.Containers {
-		for name := range c.Resources.Limits {
-			domain, _, extended := strings.Cut(string(name), "/")
-			if extended && domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io") {
-				names = append(names, string(name))
-			}
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }
 
 // rightOf is the right to what a decision chose.

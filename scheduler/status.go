@@ -37,7 +37,7 @@ func (s *Scheduler) Status(ctx context.Context) (api.Status, error) {
 		active := s.activeJobs(c.Name)
 		s.mu.Unlock()
 		out.Classes = append(out.Classes, api.Class{Name: c.Name, Deployment: c.Deployment, Usable: c.Usable, Problems: c.Problems, Kinds: c.Kinds,
-			Devices: devices(c), Cost: c.Cost, Replicas: int(c.Replicas), Jobs: c.Jobs, ActiveJobs: active})
+			Devices: c.Holds(), Cost: c.Cost, Replicas: int(c.Replicas), Jobs: c.Jobs, ActiveJobs: active})
 	}
 	for role, workers := range map[string][]channels.WorkerState{class.RoleWarm: s.cfg.Pool.Workers(), class.RoleJob: s.cfg.Jobs.Workers()} {
 		for _, w := range workers {

@@ -116,12 +116,18 @@ func settings(env func(string) (string, bool)) (supervisor.Config, error) {
 		FFmpeg: program(text("FFPOD_FFMPEG"), "ffmpeg"), FFprobe: program(text("FFPOD_FFPROBE"), "ffprobe"),
 		Version: version,
 	}
-	if v := text("FFPOD_ONCE"); v != "" {
-		var err error
-		if conf.Once, err = strconv.ParseBool(v); err != nil {
-			problems = append(problems, fmt.Errorf("FFPOD_ONCE=%q is neither 1 nor 0", v))
+	flag := func(name string) bool {
+		v := text(name)
+		if v == "" {
+			return false
 		}
+		on, err := strconv.ParseBool(v)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s=%q is neither 1 nor 0", name, v))
+		}
+		return on
 	}
+	conf.Once, conf.Standby = flag("FFPOD_ONCE"), flag("FFPOD_STANDBY")
 	if v := text("FFPOD_SLOTS"); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 {

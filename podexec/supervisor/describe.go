@@ -24,13 +24,13 @@ type about struct {
 }
 
 // learn fills a. The build id comes from the file; the versions cost a run of
-// each program, which the one session of a Job shall not pay for.
+// each program, which the one session of a Job shall not pay for; a standby has time.
 func (a *about) learn(ctx context.Context, conf Config, children *forking) {
 	build, _ := buildid.Of(conf.FFmpeg)
 	a.mu.Lock()
 	a.build = build
 	a.mu.Unlock()
-	if conf.Once {
+	if conf.Once && !conf.Standby {
 		return
 	}
 	ffmpeg, ffprobe := firstLine(ctx, conf.FFmpeg, children), firstLine(ctx, conf.FFprobe, children)
@@ -71,6 +71,12 @@ func firstLine(ctx context.Context, path string, children *forking) string {
 
 // Describe implements wire.SupervisorServer.
 func (s *Supervisor) Describe(context.Context, *wire.DescribeRequest) (*wire.Description, error) {
+	if s.conf.Standby {
+		select {
+		case s.asked <- struct{}{}:
+		default:
+		}
+	}
 	d := &wire.Description{
 		Resumes: true,
 		Nonce:   s.nonce, Version: s.conf.Version, Class: s.conf.Class, Slots: uint32(s.conf.Slots), Once: s.conf.Once,

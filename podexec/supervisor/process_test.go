@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -124,6 +126,46 @@ func TestRetireOnlyWithoutASession(t *testing.T) {
 	}
 	if refusal, _ := idle.admit(&wire.Start{Session: "a"}); refusal != wire.Refusal_DRAINING {
 		t.Errorf("admitted after it was retired: %v", refusal)
+	}
+}
+
+// A standby waits for as long as it is asked for; then it ends well.
+func TestAStandbyEndsWhenNobodyAsks(t *testing.T) {
+	const idle = 300 * time.Millisecond
+	s, err := New(Config{Once: true, Standby: true, Idle: idle})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		exit, err := s.Serve(t.Context(), l)
+		if exit != nil {
+			err = fmt.Errorf("it ended as a session: %v", exit)
+		}
+		ended <- err
+	}()
+	begun := time.Now()
+	for time.Since(begun) < 3*idle {
+		if _, err := s.Describe(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("it ended while it was asked for: %v", err)
+		case <-time.After(idle / 10):
+		}
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it goes on though nobody asks")
 	}
 }
 

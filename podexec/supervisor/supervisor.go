@@ -30,6 +30,10 @@ type Config struct {
 	// Idle bounds the wait for the first session in once mode, so that a Job
 	// whose scheduler died frees its GPU. Defaults to 60 s.
 	Idle time.Duration
+	// Standby says that a once worker was made ahead of need: Idle counts from the
+	// last Describe, for a scheduler that asks still wants it, and when it is over
+	// the worker is retired, which is no error.
+	Standby bool
 	// Grace is what running sessions get to end by themselves after TERM, when
 	// the worker's pod is deleted. Defaults to 20 s.
 	Grace time.Duration
@@ -69,6 +73,7 @@ type Supervisor struct {
 	barred   recent // sessions that were asked about before they came: they may not start
 	draining bool
 	first    chan struct{} // closed at the first admission
+	asked    chan struct{} // a standby was described
 	last     chan ending   // once mode: the one session's end, after its stream
 }
 
@@ -116,6 +121,7 @@ func New(conf Config) (*Supervisor, error) {
 		known:    newRecent(keptNames),
 		barred:   newRecent(keptNames),
 		first:    make(chan struct{}),
+		asked:    make(chan struct{}, 1),
 		last:     make(chan ending, 1),
 	}, nil
 }
@@ -159,19 +165,25 @@ func (s *Supervisor) Serve(ctx context.Context, l net.Listener) (*wire.Exit, err
 // await returns when the supervisor has nothing left to do: with the end of a once
 // worker, as far as that is why.
 func (s *Supervisor) await(ctx context.Context) (*wire.Exit, error) {
-	var idle <-chan time.Time
-	if s.conf.Once {
-		timer := time.NewTimer(s.conf.Idle)
-		defer timer.Stop()
-		idle = timer.C
+	timer := time.NewTimer(s.conf.Idle)
+	defer timer.Stop()
+	idle := timer.C
+	if !s.conf.Once {
+		idle = nil
 	}
 	first := s.first
 	for {
 		select {
 		case <-first:
 			first, idle = nil, nil
+		case <-s.asked:
+			timer.Reset(s.conf.Idle)
 		case <-idle:
-			if s.retire() {
+			switch retired := s.retire(); {
+			case retired && s.conf.Standby:
+				s.conf.Log.Info("standby worker is retired: no scheduler has asked for it", zap.Duration("for", s.conf.Idle))
+				return nil, nil
+			case retired:
 				return nil, fmt.Errorf("%w within %s", ErrIdle, s.conf.Idle)
 			}
 			idle = nil

@@ -378,3 +378,29 @@ func (k *Keeper) Part(podUID string) {
 		w.parting = true
 	}
 }
+
+// Cordon keeps a worker that has no session from getting one, which makes it
+// Draining, until Uncordon. False: it has one.
+func (k *Keeper) Cordon(podUID string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	w := k.workers[types.UID(podUID)]
+	switch {
+	case w == nil: // nobody can lease it
+		return true
+	case w.boot != nil && !w.boot.over && w.boot.slots.used() > 0:
+		return false
+	}
+	w.cordoned = true
+	return true
+}
+
+// Uncordon lets a worker have sessions again.
+func (k *Keeper) Uncordon(podUID string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if w := k.workers[types.UID(podUID)]; w != nil && w.cordoned {
+		w.cordoned = false
+		k.config.Wake()
+	}
+}

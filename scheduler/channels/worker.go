@@ -46,6 +46,7 @@ type worker struct {
 	wanted   int              // callers that wait for a channel
 	answered bool
 	parting  bool
+	cordoned bool
 	fault    error // of the last try at a channel
 
 	quiet string // what the last read told against it: see quietness
@@ -66,7 +67,7 @@ func (w *worker) announce() {
 }
 
 func (w *worker) draining() bool {
-	return w.pod.DeletionTimestamp != nil || w.boot != nil && w.boot.description.GetDraining()
+	return w.cordoned || w.pod.DeletionTimestamp != nil || w.boot != nil && w.boot.description.GetDraining()
 }
 
 func (w *worker) state() WorkerState {

@@ -2,6 +2,8 @@ package class
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -16,7 +18,8 @@ const Label = "ffpod.dev/class"
 // Labels of worker pods and of the Jobs made from a class.
 const (
 	RoleLabel    = "ffpod.dev/role"    // warm | job
-	SessionLabel = "ffpod.dev/session" // what a Job was made for
+	SessionLabel = "ffpod.dev/session" // what a Job was made for, or is taken by
+	StandbyLabel = "ffpod.dev/standby" // on a Job made ahead of need: the template it was made from
 	RoleWarm     = "warm"
 	RoleJob      = "job"
 )
@@ -31,19 +34,44 @@ type Class struct {
 
 	Slots     int           // sessions at a time per warm worker. Defaults to 2.
 	Jobs      int           // most Jobs at a time, 0 none. Defaults to 4.
-	Standby   int           // Jobs made ahead of need. Defaults to 0.
+	Standby   Bounds        // Jobs made ahead of need. Defaults to none.
 	Kinds     []string      // kinds of session it takes, empty for all. Defaults to all.
 	Cost      int           // placement prefers the cheaper class. Defaults to 0.
 	Devices   []string      // what its pods hold beyond the extended resources in their limits. Defaults to none.
 	Egress    ffmpeg.Egress // which network inputs its pods may reach. Defaults to none.
-	Min, Max  *int          // bounds for the scheduler's scaling. Default to nil: it never touches replicas.
+	Scale     *Bounds       // replicas that the scheduler may choose between. Defaults to nil: it never touches them.
 	QueueName string        // Kueue's local queue for its Jobs. Defaults to none.
 
 	Replicas int32                  // warm workers wanted
 	Template corev1.PodTemplateSpec // what warm workers and Jobs are made from
 
+	// Unable is why Kubernetes makes no pod for a replica, in its words; "": it does.
+	Unable string
+
 	Problems []string // what is wrong with the Deployment, one line each
 	Usable   bool     // false: one of the problems forbids its use
+}
+
+// Bounds are the least and the most of something.
+type Bounds struct{ Min, Max int }
+
+// Clamp brings n between the bounds.
+func (b Bounds) Clamp(n int) int { return min(max(n, b.Min), b.Max) }
+
+// Holds lists the extended resources of the class's pods, and what else it says
+// they hold, by name.
+func (c Class) Holds() []string {
+	names := slices.Clone(c.Devices)
+	for _, container := range c.Template.Spec.Containers {
+		for name := range container.Resources.Limits {
+			domain, _, extended := strings.Cut(string(name), "/")
+			if extended && domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io") {
+				names = append(names, string(name))
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // FromDeployment reads a class. It returns the problems too, in words for the
@@ -58,6 +86,12 @@ func FromDeployment(d *appsv1.Deployment) (Class, []string) {
 	}
 	if d.Spec.Replicas != nil {
 		c.Replicas = *d.Spec.Replicas
+	}
+	for _, condition := range d.Status.Conditions {
+		// A refusal by quota or by admission: no pod is there whose status could tell it.
+		if condition.Type == appsv1.DeploymentReplicaFailure && condition.Status == corev1.ConditionTrue {
+			c.Unable = condition.Reason + ": " + strings.Join(strings.Fields(condition.Message), " ")
+		}
 	}
 	r := reader{class: &c}
 	r.annotations(d)

@@ -48,7 +48,6 @@ func TestFromDeployment(t *testing.T) {
 		change(&c)
 		return c
 	}
-	ptr := func(n int) *int { return &n }
 	kinds := "probe, playback, live, image, trickplay, subtitle, loudness, keyframes, other"
 	tests := map[string]struct {
 		deployment *appsv1.Deployment
@@ -60,8 +59,8 @@ func TestFromDeployment(t *testing.T) {
 			deployment(annotated("ffpod.dev/slots", "8", "ffpod.dev/jobs", "3", "ffpod.dev/standby", "1", "ffpod.dev/kinds", "playback, image,playback",
 				"ffpod.dev/cost", "10", "ffpod.dev/devices", "gpu.intel.com, nvidia.com/gpu,gpu.intel.com", "ffpod.dev/egress", "true", "ffpod.dev/scale", "0..5", "ffpod.dev/queue-name", "gpus")),
 			with(func(c *Class) {
-				c.Slots, c.Jobs, c.Standby, c.Cost, c.Egress, c.QueueName = 8, 3, 1, 10, ffmpeg.AnyEgress, "gpus"
-				c.Kinds, c.Min, c.Max = []string{"playback", "image"}, ptr(0), ptr(5)
+				c.Slots, c.Jobs, c.Standby, c.Cost, c.Egress, c.QueueName = 8, 3, Bounds{1, 1}, 10, ffmpeg.AnyEgress, "gpus"
+				c.Kinds, c.Scale = []string{"playback", "image"}, &Bounds{0, 5}
 				c.Devices = []string{"gpu.intel.com", "nvidia.com/gpu"}
 			}), nil},
 		"no Jobs": {deployment(annotated("ffpod.dev/jobs", "0")), with(func(c *Class) { c.Jobs = 0 }), nil},
@@ -93,8 +92,16 @@ func TestFromDeployment(t *testing.T) {
 		"scale reversed":         {deployment(annotated("ffpod.dev/scale", "3..1")), base, []string{`annotation ffpod.dev/scale: "3..1" is not two numbers MIN..MAX, such as 0..3: it is ignored`}},
 		"scale open":             {deployment(annotated("ffpod.dev/scale", "3..")), base, []string{`annotation ffpod.dev/scale: "3.." is not two numbers MIN..MAX, such as 0..3: it is ignored`}},
 		"queue name":             {deployment(annotated("ffpod.dev/queue-name", "My Queue")), base, []string{`annotation ffpod.dev/queue-name: "My Queue" is not the name of a Kueue LocalQueue: it is ignored`}},
-		"more standby than Jobs": {deployment(annotated("ffpod.dev/jobs", "1", "ffpod.dev/standby", "2")), with(func(c *Class) { c.Jobs, c.Standby = 1, 1 }),
+		"more standby than Jobs": {deployment(annotated("ffpod.dev/jobs", "1", "ffpod.dev/standby", "2")), with(func(c *Class) { c.Jobs, c.Standby = 1, Bounds{1, 1} }),
 			[]string{"annotation ffpod.dev/standby: 2 is more than the 1 Jobs allowed: 1 are kept"}},
+		"standby within bounds": {deployment(annotated("ffpod.dev/standby", "0..2")), with(func(c *Class) { c.Standby = Bounds{0, 2} }), nil},
+		"standby bounds, more than Jobs": {deployment(annotated("ffpod.dev/jobs", "1", "ffpod.dev/standby", "0..3")), with(func(c *Class) { c.Jobs, c.Standby = 1, Bounds{0, 1} }),
+			[]string{"annotation ffpod.dev/standby: 3 is more than the 1 Jobs allowed: 1 are kept"}},
+		"standby reversed": {deployment(annotated("ffpod.dev/standby", "2..1")), base,
+			[]string{`annotation ffpod.dev/standby: "2..1" is not a number, such as 1, or two numbers MIN..MAX, such as 0..2: it is ignored`}},
+		"no pod by quota": {deployment(func(d *appsv1.Deployment) {
+			d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: "pods is forbidden:\n exceeded quota"}}
+		}), with(func(c *Class) { c.Unable = "FailedCreate: pods is forbidden: exceeded quota" }), nil},
 		"several problems": {deployment(annotated("ffpod.dev/slots", "x", "ffpod.dev/egress", "1")), base,
 			[]string{`annotation ffpod.dev/egress: "1" is not true, caller or false: it is ignored`, `annotation ffpod.dev/slots: "x" is not a number from 1 to 256: it is ignored`}},
 		"no container worker": {deployment(func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Name = "ffmpeg" }),

@@ -8,7 +8,8 @@
 //	                      (on the pod template too, where the
 //	                      downward API can read it; that one wins)
 //	ffpod.dev/jobs        most Jobs at a time, 0 = none            default 4
-//	ffpod.dev/standby     Jobs made ahead of need                  default 0
+//	ffpod.dev/standby     N or MIN..MAX Jobs made ahead of need:   default 0
+//	                      between the two by recent demand
 //	ffpod.dev/kinds       comma list of kinds of session           default all
 //	ffpod.dev/cost        placement prefers the cheaper class      default 0
 //	ffpod.dev/devices     comma list of devices that its limits    default none

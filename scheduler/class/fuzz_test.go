@@ -16,6 +16,7 @@ func FuzzAnnotations(f *testing.F) {
 		f.Add(name, value, "3")
 	}
 	f.Add("scale", "-1..", "+1")
+	f.Add("standby", "1..3", "2")
 	f.Add("slots", "99999999999999999999", "0x4")
 	f.Fuzz(func(t *testing.T, name, value, slots string) {
 		d := deployment(func(d *appsv1.Deployment) { d.Annotations[prefix+name] = value }, onTemplate(prefix+"slots", slots))
@@ -23,10 +24,10 @@ func FuzzAnnotations(f *testing.F) {
 		switch {
 		case !c.Usable:
 			t.Errorf("an annotation makes it useless: %q", problems)
-		case c.Slots < 1 || c.Slots > mostSlots, c.Jobs < 0 || c.Jobs > mostJobs, c.Standby < 0 || c.Standby > c.Jobs, c.Cost < 0 || c.Cost > mostCost:
+		case c.Slots < 1 || c.Slots > mostSlots, c.Jobs < 0 || c.Jobs > mostJobs, c.Standby.Min < 0 || c.Standby.Max < c.Standby.Min || c.Standby.Max > c.Jobs, c.Cost < 0 || c.Cost > mostCost:
 			t.Errorf("out of bounds: %+v", c)
-		case (c.Min == nil) != (c.Max == nil), c.Min != nil && (*c.Min < 0 || *c.Max < *c.Min || *c.Max > mostJobs):
-			t.Errorf("scale %v..%v", c.Min, c.Max)
+		case c.Scale != nil && (c.Scale.Min < 0 || c.Scale.Max < c.Scale.Min || c.Scale.Max > mostJobs):
+			t.Errorf("scale %v", *c.Scale)
 		}
 		for _, kind := range c.Kinds {
 			if !slices.Contains(Kinds(), kind) {

@@ -69,9 +69,9 @@ func (r *reader) annotations(d *appsv1.Deployment) {
 			r.problems = append(r.problems, fmt.Sprintf("annotation %s on the pod template is ignored: set it on the Deployment", key))
 		}
 	}
-	if c := r.class; c.Standby > c.Jobs {
-		r.problems = append(r.problems, fmt.Sprintf("annotation %sstandby: %d is more than the %d Jobs allowed: %d are kept", prefix, c.Standby, c.Jobs, c.Jobs))
-		c.Standby = c.Jobs
+	if c := r.class; c.Standby.Max > c.Jobs {
+		r.problems = append(r.problems, fmt.Sprintf("annotation %sstandby: %d is more than the %d Jobs allowed: %d are kept", prefix, c.Standby.Max, c.Jobs, c.Jobs))
+		c.Standby = Bounds{min(c.Standby.Min, c.Jobs), c.Jobs}
 	}
 }
 
@@ -86,7 +86,13 @@ func (r *reader) read(name, value string) bool {
 	case "jobs":
 		r.number(name, value, 0, mostJobs, &c.Jobs)
 	case "standby":
-		r.number(name, value, 0, mostJobs, &c.Standby)
+		if b, ok := bounds(value); ok {
+			c.Standby = b
+		} else if n, ok := integer(value); ok && n <= mostJobs {
+			c.Standby = Bounds{n, n}
+		} else {
+			r.problem(name, value, "a number, such as 1, or two numbers MIN..MAX, such as 0..2")
+		}
 	case "cost":
 		r.number(name, value, 0, mostCost, &c.Cost)
 	case "kinds":
@@ -102,7 +108,11 @@ func (r *reader) read(name, value string) bool {
 			r.problem(name, value, "true, caller or false")
 		}
 	case "scale":
-		r.scale(value)
+		if b, ok := bounds(value); ok {
+			c.Scale = &b
+		} else {
+			r.problem(name, value, "two numbers MIN..MAX, such as 0..3")
+		}
 	case "queue-name":
 		if len(validation.IsDNS1123Subdomain(value)) > 0 || len(value) > validation.LabelValueMaxLength {
 			r.problem(name, value, "the name of a Kueue LocalQueue")
@@ -153,15 +163,12 @@ func (r *reader) devices(value string) {
 	r.class.Devices = devices
 }
 
-func (r *reader) scale(value string) {
+// bounds reads MIN..MAX.
+func bounds(value string) (Bounds, bool) {
 	low, high, ok := strings.Cut(value, "..")
 	least, okLow := integer(low)
 	most, okHigh := integer(high)
-	if !ok || !okLow || !okHigh || most < least || most > mostJobs {
-		r.problem("scale", value, "two numbers MIN..MAX, such as 0..3")
-		return
-	}
-	r.class.Min, r.class.Max = &least, &most
+	return Bounds{least, most}, ok && okLow && okHigh && least <= most && most <= mostJobs
 }
 
 // integer accepts plain digits only: no sign, space, or second spelling.

@@ -35,7 +35,8 @@ func (l *Launcher) extendAll(ctx context.Context) {
 }
 
 // due lists the Jobs whose deadline is to be moved now: those that are being
-// launched or were leased by it, and those whose worker says that a session runs.
+// launched or were leased by it, the standbys that are kept, and those whose worker
+// says that a session runs.
 // What a worker said holds while it cannot be asked, for as long as one deadline:
 // a worker that nobody reaches ends its session before that.
 func (l *Launcher) due() map[string]deadline {
@@ -52,6 +53,11 @@ func (l *Launcher) due() map[string]deadline {
 	for name, r := range l.launches {
 		if d := (deadline{r.begun, r.extended}); r.created && old(d) {
 			due[name] = d
+		}
+	}
+	for name, s := range l.standbys {
+		if s.kept && !s.taken {
+			serves[name] = true
 		}
 	}
 	for name := range l.deadlines {
@@ -83,7 +89,7 @@ func (l *Launcher) extend(ctx context.Context, name string, d deadline) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r := l.launches[name]; r != nil {
-		r.extended = now
+		r.begun, r.extended = d.begun, now
 		return
 	}
 	l.deadlines[name] = deadline{d.begun, now}

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,11 @@ func (l *Launcher) Launch(ctx context.Context, c class.Class, session string, pr
 	last := &reporter{to: progress}
 	r := &launch{
 		class: c.Name, session: session, job: Spec(c, session, l.config.Deadline, l.config.TTL), begun: time.Now(),
-		fail: fail, say: last.say, updated: make(chan struct{}),
+		fail: fail, updated: make(chan struct{}),
+		say: func(reason string) {
+			last.say(reason)
+			l.troubles.note(c.Name, reason, time.Now())
+		},
 	}
 	r.extended = r.begun
 	if err := l.admit(ctx, r, c.Jobs); err != nil {
@@ -89,7 +94,7 @@ func (l *Launcher) Launch(ctx context.Context, c class.Class, session string, pr
 	}
 	held, err := l.start(ctx, r, c)
 	if err != nil {
-		if reason := last.reason(); reason != "" {
+		if reason := cmp.Or(l.evicted(ctx, r), last.reason()); reason != "" {
 			err = fmt.Errorf("%w (%s)", err, reason)
 		}
 		err = fmt.Errorf("launch Job %s: %w", r.job.Name, err)
@@ -147,6 +152,7 @@ func (l *Launcher) admit(ctx context.Context, r *launch, most int) error {
 		return fmt.Errorf("%w: %d", ErrLimit, most)
 	}
 	l.launches[r.job.Name] = r
+	l.started(r.class)
 	return nil
 }
 
@@ -181,9 +187,10 @@ func (l *Launcher) create(ctx context.Context, r *launch, c class.Class) error {
 		case err == nil:
 			return nil
 		case permanent(err):
+			l.troubles.note(c.Name, waiting+err.Error(), time.Now())
 			return fmt.Errorf("create it: %w", err)
 		}
-		r.say("waiting: create the Job: " + err.Error())
+		r.say(waiting + "create the Job: " + err.Error())
 		if !sleep(ctx, pause) {
 			return context.Cause(ctx)
 		}
@@ -257,7 +264,7 @@ func (l *Launcher) rest(ctx context.Context, r *launch, pause time.Duration) err
 	before, _ := l.look(r)
 	for passed := false; ; {
 		pod, updated := l.look(r)
-		if passed && waits(pod) == nil || lease.Running(pod) != nil && lease.Running(before) == nil {
+		if passed && lease.Waiting(pod) == nil || lease.Running(pod) != nil && lease.Running(before) == nil {
 			return nil
 		}
 		select {
@@ -314,6 +321,7 @@ func (l *Launcher) lease(ctx context.Context, r *launch, channel lease.Channel) 
 	r.handed = err == nil
 	pod := r.pod
 	l.mu.Unlock()
+	l.troubles.answered(r.class)
 	if err != nil {
 		return nil, errors.Join(err, channel.Close())
 	}

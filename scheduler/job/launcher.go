@@ -75,7 +75,12 @@ type Launcher struct {
 	mu        sync.Mutex
 	launches  map[string]*launch  // by the Job's name, until its first lease has ended
 	deadlines map[string]deadline // of the Jobs that are no launch, by name
+	standbys  map[string]*standby // Jobs made ahead of need that are known, by name
+	starts    map[string][]time.Time
+	ended     time.Time // when a Job's pod last ended
 	stopped   bool
+
+	troubles troubles
 }
 
 // New makes a Launcher, which launches while Run runs.
@@ -90,7 +95,8 @@ func New(c Config) (*Launcher, error) {
 	c.Idle = cmp.Or(c.Idle, 75*time.Second)
 	c.Doubt = cmp.Or(c.Doubt, time.Minute)
 	c.Reconcile = cmp.Or(c.Reconcile, 15*time.Second)
-	l := &Launcher{config: c, changed: make(chan struct{}, 1), launches: map[string]*launch{}, deadlines: map[string]deadline{}}
+	l := &Launcher{config: c, changed: make(chan struct{}, 1), launches: map[string]*launch{}, deadlines: map[string]deadline{},
+		standbys: map[string]*standby{}, starts: map[string][]time.Time{}}
 	l.keeper = channels.New(channels.Config{
 		// kube: pods, get
 		Get: func(ctx context.Context, name string) (*corev1.Pod, error) {
@@ -159,6 +165,11 @@ func (l *Launcher) active(name string) int {
 	for _, r := range l.launches {
 		if r.class == name {
 			jobs[r.job.Name] = true
+		}
+	}
+	for job, s := range l.standbys {
+		if s.class == name {
+			jobs[job] = true
 		}
 	}
 	for _, o := range l.informer.GetStore().List() {
@@ -235,6 +246,9 @@ func (l *Launcher) seen(pod *corev1.Pod, deleted bool) {
 		l.keeper.Seen(pod)
 	}
 	if deleted || lease.Over(pod) {
+		if c := lease.Status(pod); c != nil && (c.State.Running != nil || c.State.Terminated != nil) { // else it held nothing
+			l.ended = time.Now()
+		}
 		l.wake()
 	}
 }

@@ -20,32 +20,19 @@ import (
 
 // podReason says what a starting pod waits for, as far as its status tells.
 func podReason(pod *corev1.Pod) string {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			return words("waiting: "+c.Reason, c.Message)
-		}
-	}
-	if pod.Spec.NodeName == "" {
+	switch why := lease.Waits(pod); {
+	case why != "":
+		return waiting + why
+	case pod.Spec.NodeName == "":
 		return "pod created"
-	}
-	if w := waits(pod); w != nil {
-		return words("waiting: "+w.Reason, w.Message)
-	}
-	if lease.Running(pod) != nil {
+	case lease.Running(pod) != nil:
 		return "running on " + pod.Spec.NodeName + ", waiting for the worker's answer"
 	}
 	return "scheduled on " + pod.Spec.NodeName
 }
 
-// waits is what keeps a container from starting, nil when nothing is known to.
-func waits(pod *corev1.Pod) *corev1.ContainerStateWaiting {
-	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-		if w := s.State.Waiting; w != nil && w.Reason != "" && w.Reason != "ContainerCreating" && w.Reason != "PodInitializing" {
-			return w
-		}
-	}
-	return nil
-}
+// waiting begins what tells of trouble, not of progress.
+const waiting = "waiting: "
 
 // eventReason is what the newest Event of an object tells: trouble, or an image
 // on its way. Everything else is progress that the status shows, too.
@@ -56,7 +43,7 @@ func eventReason(events []corev1.Event) string {
 	newest := slices.MaxFunc(events, func(a, b corev1.Event) int { return cmp.Compare(at(a).UnixNano(), at(b).UnixNano()) })
 	switch {
 	case newest.Type == corev1.EventTypeWarning:
-		return words("waiting: "+newest.Reason, newest.Message)
+		return words(waiting+newest.Reason, newest.Message)
 	case newest.Reason == "Pulling":
 		return words("pulling image", strings.TrimPrefix(newest.Message, "Pulling image "))
 	}
@@ -85,9 +72,9 @@ func jobReason(j *batchv1.Job) (reason string, over bool) {
 	}
 	if j.Spec.Suspend != nil && *j.Spec.Suspend {
 		if queue := j.Labels[queueLabel]; queue != "" {
-			return "waiting: the Job is suspended, in queue " + queue, false
+			return waiting + "for quota: the Job is suspended, in queue " + queue, false
 		}
-		return "waiting: the Job is suspended", false
+		return waiting + "the Job is suspended", false
 	}
 	return "", false
 }
@@ -117,7 +104,7 @@ func (l *Launcher) explain(ctx context.Context, r *launch) {
 // asked stays unsaid: it is no reason to end the launch.
 func (l *Launcher) inquire(ctx context.Context, r *launch, pod *corev1.Pod) {
 	if pod != nil {
-		if pod.Spec.NodeName != "" && waits(pod) == nil && lease.Running(pod) == nil {
+		if pod.Spec.NodeName != "" && lease.Waiting(pod) == nil && lease.Running(pod) == nil {
 			r.say(l.events(ctx, r.job.Namespace, pod.UID))
 		}
 		return
@@ -136,6 +123,22 @@ func (l *Launcher) inquire(ctx context.Context, r *launch, pod *corev1.Pod) {
 		reason = e
 	}
 	r.say(reason)
+}
+
+// evicted says that a Job was suspended after it had got a pod, as Kueue does to one
+// whose quota another one takes. "": it was not.
+func (l *Launcher) evicted(ctx context.Context, r *launch) string {
+	if pod, _ := l.look(r); pod == nil || r.gone() == "" {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	// kube: jobs, get
+	j, err := l.config.Client.BatchV1().Jobs(r.job.Namespace).Get(ctx, r.job.Name, metav1.GetOptions{})
+	if err != nil || j.Spec.Suspend == nil || !*j.Spec.Suspend {
+		return ""
+	}
+	return "evicted: the Job was suspended, its queue is " + cmp.Or(j.Labels[queueLabel], "none")
 }
 
 func (l *Launcher) events(ctx context.Context, namespace string, of types.UID) string {

@@ -20,6 +20,10 @@ import (
 const (
 	// onceEnv tells the supervisor to serve one session and exit with its code.
 	onceEnv = "FFPOD_ONCE"
+	// standbyEnv tells it to wait for that session for as long as a scheduler asks,
+	// idleEnv how long it waits unasked.
+	standbyEnv = "FFPOD_STANDBY"
+	idleEnv    = "FFPOD_IDLE"
 	// queueLabel hands a Job to Kueue.
 	queueLabel   = "kueue.x-k8s.io/queue-name"
 	managedLabel = "app.kubernetes.io/managed-by"

@@ -176,7 +176,7 @@ func TestJobReason(t *testing.T) {
 		"active":    {batchv1.Job{}, "", false},
 		"suspended": {batchv1.Job{Spec: batchv1.JobSpec{Suspend: new(true)}}, "waiting: the Job is suspended", false},
 		"queued by Kueue": {batchv1.Job{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"kueue.x-k8s.io/queue-name": "gpus"}}, Spec: batchv1.JobSpec{Suspend: new(true)}},
-			"waiting: the Job is suspended, in queue gpus", false},
+			"waiting: for quota: the Job is suspended, in queue gpus", false},
 		"failed": {batchv1.Job{Status: batchv1.JobStatus{Conditions: []batchv1.JobCondition{{Type: batchv1.JobFailed, Status: corev1.ConditionTrue, Reason: "DeadlineExceeded"}}}},
 			"the Job failed: DeadlineExceeded", true},
 	}

@@ -1,9 +1,12 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -181,4 +184,45 @@ func (p *Pool) Supervisor(ctx context.Context, pod, podUID, nonce string) (wire.
 func warm(pod *corev1.Pod) bool {
 	owner := metav1.GetControllerOf(pod)
 	return owner != nil && owner.Kind == "ReplicaSet" && pod.Labels[class.Label] != ""
+}
+
+// Cordon keeps a worker that has no session from getting one until Uncordon. False:
+// it has one.
+func (p *Pool) Cordon(podUID string) bool { return p.keeper.Cordon(podUID) }
+
+// Uncordon lets a worker have sessions again.
+func (p *Pool) Uncordon(podUID string) { p.keeper.Uncordon(podUID) }
+
+// Unable says why a warm worker of the class does not start, in Kubernetes' words.
+// "": nothing is known to keep one from it.
+func (p *Pool) Unable(name string) string {
+	for _, pod := range p.starting() {
+		if why := lease.Waits(pod); why != "" && pod.Labels[class.Label] == name {
+			return why
+		}
+	}
+	return ""
+}
+
+// Unplaced lists the classes that have a warm worker which gets no node.
+func (p *Pool) Unplaced() (names []string) {
+	for _, pod := range p.starting() {
+		if lease.Unplaced(pod) != "" {
+			names = append(names, pod.Labels[class.Label])
+		}
+	}
+	return names
+}
+
+// starting lists the pods without a running worker, the oldest first.
+func (p *Pool) starting() (all []*corev1.Pod) {
+	for _, o := range p.informer.GetStore().List() {
+		if pod := o.(*corev1.Pod); warm(pod) && lease.Running(pod) == nil && pod.DeletionTimestamp == nil {
+			all = append(all, pod)
+		}
+	}
+	slices.SortFunc(all, func(a, b *corev1.Pod) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
+	})
+	return all
 }

@@ -204,6 +204,57 @@ func TestPodsOfOthersAreNoWorkers(t *testing.T) {
 	w.awaitNonce(t, "b1")
 }
 
+// A worker that is to go gets no session; one that has a session does not go.
+func TestCordon(t *testing.T) {
+	w := newWorld(t, pod("u1", nil))
+	w.opens <- channelstest.New(describe("u1", "b1"))
+	w.awaitNonce(t, "b1")
+	held := mustLease(t, w, "u1", "b1", "s")
+	if w.Cordon("u1") {
+		t.Error("a worker with a session is cordoned")
+	}
+	held.Release()
+	if !w.Cordon("u1") || !w.state().Draining {
+		t.Errorf("an idle worker is not cordoned: %+v", w.state())
+	}
+	if _, err := w.Lease("w-u1", "b1", "t"); !errors.Is(err, ErrGone) {
+		t.Errorf("lease of a cordoned worker: %v", err)
+	}
+	w.Uncordon("u1")
+	if w.state().Draining {
+		t.Error("it is cordoned for good")
+	}
+	mustLease(t, w, "u1", "b1", "t").Release()
+}
+
+func TestUnable(t *testing.T) {
+	starting := func(change func(*corev1.Pod)) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}}
+			change(p)
+		}
+	}
+	w := newWorld(t,
+		pod("fine", starting(func(*corev1.Pod) {})),
+		pod("image", starting(func(p *corev1.Pod) {
+			p.Labels["ffpod.dev/class"] = "gpu"
+			p.Status.ContainerStatuses[0].State.Waiting = &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "no such\nimage"}
+		})),
+		pod("node", starting(func(p *corev1.Pod) {
+			p.Labels["ffpod.dev/class"], p.Spec.NodeName = "amd", ""
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "Insufficient amd.com/gpu"}}
+		})))
+	w.await(t, "the pods are known", func() bool { return w.Unable("gpu") != "" && w.Unable("amd") != "" })
+	for class, want := range map[string]string{"cpu": "", "gpu": "ImagePullBackOff: no such image", "amd": "Unschedulable: Insufficient amd.com/gpu"} {
+		if got := w.Unable(class); got != want {
+			t.Errorf("class %s: %q, want %q", class, got, want)
+		}
+	}
+	if got := w.Unplaced(); len(got) != 1 || got[0] != "amd" {
+		t.Errorf("without a node: %v", got)
+	}
+}
+
 func TestReady(t *testing.T) {
 	t.Run("when all have answered", func(t *testing.T) {
 		w := newWorldWith(t, Config{Settle: time.Hour}, pod("u1", nil))

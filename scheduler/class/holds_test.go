@@ -1,4 +1,4 @@
-package scheduler
+package class
 
 import (
 	"slices"
@@ -6,21 +6,19 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-
-	"github.com/ffpod/ffpod/scheduler/class"
 )
 
 // Placement is told of a device that stands in the limits, and of one that only
 // the class's annotation names, as those of a ResourceClaim; of no other resource.
-func TestDevices(t *testing.T) {
-	c := class.Class{Devices: []string{"gpu.intel.com", "amd.com/gpu"}}
+func TestHolds(t *testing.T) {
+	c := Class{Devices: []string{"gpu.intel.com", "amd.com/gpu"}}
 	one := resource.MustParse("1")
 	c.Template.Spec.Containers = []corev1.Container{
 		{Name: "worker", Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{
 			"cpu": one, "nvidia.com/gpu.shared": one, "amd.com/gpu": one, "requests.kubernetes.io/x": one}}},
 	}
 	before := slices.Clone(c.Devices)
-	if got, want := devices(c), []string{"amd.com/gpu", "gpu.intel.com", "nvidia.com/gpu.shared"}; !slices.Equal(got, want) {
+	if got, want := c.Holds(), []string{"amd.com/gpu", "gpu.intel.com", "nvidia.com/gpu.shared"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if !slices.Equal(c.Devices, before) {
