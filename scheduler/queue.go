@@ -217,7 +217,7 @@ func (s *Scheduler) snapshot() (placement.Snapshot, map[string]class.Class) {
 		known[c.Name] = c
 		snap.Classes = append(snap.Classes, placement.Class{
 			Name: c.Name, Kinds: c.Kinds, Cost: c.Cost, Jobs: c.Jobs,
-			ActiveJobs: s.activeJobs(c.Name), Replicas: int(c.Replicas), Devices: c.Holds(),
+			ActiveJobs: s.activeJobs(c.Name), Replicas: replicas(c), Devices: c.Holds(),
 		})
 	}
 	for _, w := range s.cfg.Pool.Workers() {
@@ -227,6 +227,37 @@ func (s *Scheduler) snapshot() (placement.Snapshot, map[string]class.Class) {
 		})
 	}
 	return snap, known
+}
+
+// replicas is how many warm workers a class has or, where the scheduler scales it,
+// may have: a class at zero is worth waiting for.
+func replicas(c class.Class) int {
+	if c.Scale == nil {
+		return int(c.Replicas)
+	}
+	return max(int(c.Replicas), c.Scale.Max)
+}
+
+// Waiting counts the sessions in the queue that would have a warm worker of the
+// class, if every class had a free one.
+func (s *Scheduler) Waiting(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiters) == 0 {
+		return 0
+	}
+	snap, _ := s.snapshot()
+	snap.Workers = nil
+	for _, c := range snap.Classes {
+		snap.Workers = append(snap.Workers, placement.Worker{Class: c.Name, Pod: "any of " + c.Name, Slots: 1, Ready: true})
+	}
+	n := 0
+	for _, w := range s.waiters {
+		if d := placement.Decide(snap, w.run.request(), w.run.policy, s.cfg.Now()); d.Verdict == placement.Warm && d.Class == name {
+			n++
+		}
+	}
+	return n
 }
 
 // activeJobs counts the Jobs of a class, made or granted.

@@ -25,7 +25,9 @@ import (
 	"github.com/ffpod/ffpod/scheduler/lease"
 	"github.com/ffpod/ffpod/scheduler/placement"
 	"github.com/ffpod/ffpod/scheduler/pool"
+	"github.com/ffpod/ffpod/scheduler/scale"
 	"github.com/ffpod/ffpod/scheduler/server"
+	"github.com/ffpod/ffpod/scheduler/standby"
 	"github.com/ffpod/ffpod/scheduler/store"
 )
 
@@ -37,6 +39,8 @@ type parts struct {
 	classes      *class.Watcher
 	pool         *pool.Pool
 	jobs         *job.Launcher
+	standbys     *standby.Maker
+	scaler       *scale.Scaler
 	scheduler    *scheduler.Scheduler
 	certificates *server.Certificates
 	auth         *server.Authenticator
@@ -80,9 +84,13 @@ func build(ctx context.Context, conf config.Configuration, getenv func(string) s
 	}); err != nil {
 		return nil, err
 	}
+	p.standbys = standby.New(standby.Config{List: p.classes.List, Jobs: p.jobs, Unplaced: p.pool.Unplaced, Log: log})
+	p.scaler = scale.New(scale.Config{
+		Client: client, Namespace: self.Namespace, List: p.classes.List, Pool: p.pool, Waiting: p.scheduler.Waiting, Unable: p.pool.Unable, Log: log,
+	})
 	p.secure(client, self, inForce)
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics, inForce)
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics, inForce, p.scaler)
 	p.health = &server.Health{Checks: p.checks(), Metrics: registry}
 	p.operators = &server.Operators{Status: p.scheduler.Status, Checks: p.health.Checks, Policies: p.policies.Last, Pod: self.Pod, Log: log}
 	return p, p.listen()
@@ -165,7 +173,7 @@ func (p *parts) run(ctx context.Context) error {
 	alive, end := context.WithCancel(alive)
 	defer end()
 	for _, part := range []func(context.Context) error{
-		p.classes.Run, p.pool.Run, p.jobs.Run, p.scheduler.Run, p.certificates.Run, p.policies.Run, p.probe,
+		p.classes.Run, p.pool.Run, p.jobs.Run, p.standbys.Run, p.scaler.Run, p.scheduler.Run, p.certificates.Run, p.policies.Run, p.probe,
 		func(ctx context.Context) error { return p.health.Serve(ctx, p.http) },
 	} {
 		group.Go(func() error { return part(alive) })

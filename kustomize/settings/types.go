@@ -27,6 +27,12 @@ type Settings struct {
 	Exposure *Exposure `json:"exposure,omitempty"`
 	// The classes of workers that have a GPU.
 	GPU *GPU `json:"gpu,omitempty"`
+	// Warm workers scaled by KEDA.
+	Keda *Keda `json:"keda,omitempty"`
+	// Jobs queued by Kueue.
+	Kueue *Kueue `json:"kueue,omitempty"`
+	// The priorities of workers.
+	Priority *Priority `json:"priority,omitempty"`
 	// The nodes that pods are kept to.
 	Nodes *Nodes `json:"nodes,omitempty"`
 	// What Jellyfin may reach.
@@ -229,6 +235,44 @@ type Resources struct {
 	Requests map[string]Quantity `json:"requests,omitempty"`
 	// Limits, the device among them under the name that the nodes offer (`kubectl describe node`).
 	Limits map[string]Quantity `json:"limits,omitempty"`
+}
+
+// Keda is the ScaledObject of one class.
+type Keda struct {
+	// The class whose Deployment, ffpod-CLASS, is scaled: cpu, nvidia, …
+	Class *string `json:"class,omitempty"`
+	// The namespace of the install, from which KEDA reads the scheduler's metric.
+	Namespace *string `json:"namespace,omitempty"`
+	// The fewest warm workers.
+	Min *int64 `json:"min,omitempty"`
+	// The most warm workers.
+	Max *int64 `json:"max,omitempty"`
+	// Seconds for which fewer must have been enough.
+	IdleSeconds *int64 `json:"idleSeconds,omitempty"`
+}
+
+// Kueue is where Jobs queue.
+type Kueue struct {
+	// The LocalQueue that is made in the namespace.
+	LocalQueue *string `json:"localQueue,omitempty"`
+	// The ClusterQueue that it belongs to (`kubectl get clusterqueues`).
+	ClusterQueue *string `json:"clusterQueue,omitempty"`
+}
+
+// Priority is the PriorityClasses of workers.
+type Priority struct {
+	// That of all classes.
+	Workers *PriorityClass `json:"workers,omitempty"`
+	// That of classes labelled ffpod.dev/priority: background.
+	Background *PriorityClass `json:"background,omitempty"`
+}
+
+// PriorityClass is one of them.
+type PriorityClass struct {
+	// Its name, of which the cluster has one.
+	Name *string `json:"name,omitempty"`
+	// Its value, from -10 to 0: workers never take the place of others.
+	Value *int64 `json:"value,omitempty"`
 }
 
 // Nodes is where pods may run.

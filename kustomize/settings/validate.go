@@ -48,6 +48,15 @@ func (s *Settings) validate(bad report) {
 	s.Database.validate(bad)
 	s.Exposure.validate(bad)
 	s.GPU.validate(bad)
+	s.Keda.validate(bad)
+	if k := s.Kueue; k != nil {
+		object(bad, "kueue.localQueue", k.LocalQueue)
+		object(bad, "kueue.clusterQueue", k.ClusterQueue)
+	}
+	if p := s.Priority; p != nil {
+		p.Workers.validate(bad, "priority.workers")
+		p.Background.validate(bad, "priority.background")
+	}
 	if n := s.Nodes; n != nil {
 		each(bad, "nodes.workers", n.Workers, "a node's label kubernetes.io/hostname", content.IsLabelValue)
 		each(bad, "nodes.jellyfin", n.Jellyfin, "a node's label kubernetes.io/hostname", content.IsLabelValue)
@@ -270,6 +279,30 @@ func (r *Resources) validate(bad report, at string) {
 			}
 		}
 	}
+}
+
+func (k *Keda) validate(bad report) {
+	if k == nil {
+		return
+	}
+	object(bad, "keda.class", k.Class)
+	if k.Namespace != nil && len(validation.IsDNS1123Label(*k.Namespace)) > 0 {
+		bad("keda.namespace", "%q; allowed: a namespace's name", *k.Namespace)
+	}
+	within(bad, "keda.min", k.Min, 0, 1000)
+	within(bad, "keda.max", k.Max, 1, 1000)
+	if k.Min != nil && k.Max != nil && *k.Max < *k.Min {
+		bad("keda.max", "%d is less than keda.min, %d", *k.Max, *k.Min)
+	}
+	within(bad, "keda.idleSeconds", k.IdleSeconds, 0, 3600) // the most that a HorizontalPodAutoscaler takes
+}
+
+func (p *PriorityClass) validate(bad report, at string) {
+	if p == nil {
+		return
+	}
+	object(bad, at+".name", p.Name)
+	within(bad, at+".value", p.Value, -10, 0)
 }
 
 func (n *Network) validate(bad report) {

@@ -190,7 +190,7 @@ func (s *Scaler) single(ctx context.Context, own, chosen []channels.WorkerState,
 		err := s.mark(ctx, w.Pod, now)
 		if apierrors.IsForbidden(err) {
 			s.forbidden = true
-			s.config.Log.Warn("workers go only when all of a class are idle: pods may not be marked; list component scaled", zap.Error(err))
+			s.config.Log.Warn("workers go only when all of a class are idle: pods may not be marked; list component autoscale", zap.Error(err))
 		}
 		if err != nil {
 			s.release(chosen)
@@ -245,7 +245,7 @@ func (s *Scaler) replicas(ctx context.Context, c class.Class, n int) error {
 	// kube: deployments/scale, patch
 	_, err := s.config.Client.AppsV1().Deployments(s.config.Namespace).ApplyScale(ctx, c.Deployment, scale, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
 	if apierrors.IsForbidden(err) {
-		return fmt.Errorf("scale Deployment %s: %w; list component scaled, which grants it", c.Deployment, err)
+		return fmt.Errorf("scale Deployment %s: %w; list component autoscale, which grants it", c.Deployment, err)
 	}
 	if err != nil {
 		return fmt.Errorf("scale Deployment %s to %d: %w", c.Deployment, n, err)

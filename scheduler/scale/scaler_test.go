@@ -65,7 +65,9 @@ func TestScaler(t *testing.T) {
 	mark := func(pod string) string {
 		return `pods ` + pod + ` {"metadata":{"annotations":{"controller.kubernetes.io/pod-deletion-`
 	}
-	scale := func(n string) string { return `deployments/scale ffpod-cpu {"kind":"Scale","apiVersion":"autoscaling/v1","spec":{"replicas":` + n + `}}` }
+	scale := func(n string) string {
+		return `deployments/scale ffpod-cpu {"kind":"Scale","apiVersion":"autoscaling/v1","spec":{"replicas":` + n + `}}`
+	}
 	type all = []channels.WorkerState
 	tests := map[string]struct {
 		replicas int

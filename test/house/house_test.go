@@ -64,6 +64,8 @@ var layers = map[string]int{
 	"scheduler/placement": 4,
 	"scheduler/pool":      5,
 	"scheduler/job":       5,
+	"scheduler/scale":     6,
+	"scheduler/standby":   6,
 	"scheduler":           6,
 	"scheduler/config":    6,
 	"scheduler/server":    7,

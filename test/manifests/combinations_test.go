@@ -11,7 +11,7 @@ import (
 // first and last say where in an overlay components stand that do not stand
 // between: the order that kustomize/README.md asks for.
 var (
-	first = []string{"class-*", "gpu-*", "runtime-class-*", "inject-supervisor", "jellyfin-workers", "scaled", "media-*", "shared-*", "recordings", "loadbalancer", "nodeport", "ingress", "ingress-*"}
+	first = []string{"class-*", "gpu-*", "runtime-class-*", "inject-supervisor", "jellyfin-workers", "autoscale", "scaled", "keda", "kueue", "priority", "media-*", "shared-*", "recordings", "loadbalancer", "nodeport", "ingress", "ingress-*"}
 	last  = []string{"backup", "backup-postgres", "rwo", "storage-class", "settings"}
 )
 

@@ -46,6 +46,8 @@ var trees = map[string]string{
 	"postgres-external":   "test/manifests/testdata/postgres-external",
 	"postgres-cnpg":       "test/manifests/testdata/postgres-cnpg",
 	"backup":              "test/manifests/testdata/backup",
+	"autoscale":           "test/manifests/testdata/autoscale",
+	"elastic":             "test/manifests/testdata/elastic",
 }
 
 func TestGolden(t *testing.T) {

@@ -179,6 +179,32 @@ var _ = Describe("the scheduler's account", func() {
 				Expect(err).NotTo(HaveOccurred(), "another account with the same right")
 			}, SpecTimeout(specTimeout))
 
+			It("may mark a worker as the one to go and change nothing else of any pod", func(ctx SpecContext) {
+				mark := func(as *rest.Config, pod, patch string) error {
+					_, err := kubernetes.NewForConfigOrDie(as).CoreV1().Pods(i.namespace()).Patch(ctx, pod, ktypes.MergePatchType, []byte(patch),
+						metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+					return err
+				}
+				worker := makePod(ctx, i.namespace())
+				_, err := kubernetes.NewForConfigOrDie(admin).CoreV1().Pods(i.namespace()).Patch(ctx, worker, ktypes.MergePatchType,
+					[]byte(`{"metadata":{"labels":{"ffpod.dev/class":"cpu"},"annotations":{"ffpod.dev/slots":"2"}}}`), metav1.PatchOptions{})
+				Expect(err).NotTo(HaveOccurred())
+				const cost = `{"metadata":{"annotations":{"controller.kubernetes.io/pod-deletion-cost":"-1"}}}`
+				Expect(mark(i.scheduler(), worker, cost)).To(Succeed())
+				for what, patch := range map[string]string{
+					"its bound":             `{"spec":{"activeDeadlineSeconds":1}}`,
+					"a label":               `{"metadata":{"labels":{"ffpod.dev/class":"gpu"}}}`,
+					"another annotation":    `{"metadata":{"annotations":{"ffpod.dev/slots":"3"}}}`,
+					"a further annotation":  `{"metadata":{"annotations":{"sidecar.example.org/inject":"yes"}}}`,
+					"an annotation removed": `{"metadata":{"annotations":{"ffpod.dev/slots":null}}}`,
+					"a finalizer":           `{"metadata":{"finalizers":["example.org/keep"]}}`,
+				} {
+					Expect(mark(i.scheduler(), worker, patch)).To(refusedBy("ffpod-pods", "pod-deletion-cost"), what)
+				}
+				Expect(mark(i.scheduler(), i.pod, cost)).To(refusedBy("ffpod-pods"), "a pod that is no worker")
+				Expect(mark(user(alice), i.pod, cost)).To(Succeed(), "anyone else")
+			}, SpecTimeout(specTimeout))
+
 			for _, c := range allowed {
 				It("may make a Job: "+c.what, func(ctx SpecContext) {
 					Expect(i.createJob(ctx, i.scheduler(), i.namespace(), c.do)).To(Succeed())

@@ -224,7 +224,7 @@ func tryPolicies(ctx context.Context, p *Patient, pod corev1.Pod) ([]string, err
 }
 
 // policyNames are those of kustomize/cluster.
-var policyNames = []string{"ffpod-exec", "ffpod-jobs", "ffpod-claims", "ffpod-keep"}
+var policyNames = []string{"ffpod-exec", "ffpod-jobs", "ffpod-claims", "ffpod-pods", "ffpod-keep"}
 
 func policiesBefore(ctx context.Context, p *Patient) []Finding {
 	list, err := p.Client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().List(ctx, metav1.ListOptions{})
