@@ -336,6 +336,9 @@ func TestQueue(t *testing.T) {
 			t.Errorf("progress of s%d: %v", i, p)
 		}
 	}
+	if got, other := r.sched.Waiting("cpu"), r.sched.Waiting("none"); got != 4 || other != 0 {
+		t.Errorf("%d wait for class cpu and %d for none, want 4 and 0", got, other)
+	}
 	if got, _, _ := r.store.Get(t.Context(), "s3"); !strings.Contains(got.Reason, "warm slots taken") {
 		t.Errorf("stored reason %q", got.Reason)
 	}

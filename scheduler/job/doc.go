@@ -11,6 +11,10 @@
 // Jobs that were made before this process began, or by another one, are found by
 // their pods: each gets a channel, is asked what it runs, and can be resumed.
 //
+// A standby is a Job that was made ahead of need (package standby decides when): its
+// worker waits, with a channel open, until a session takes it. From then on it is a
+// Job like any other.
+//
 // Guarantees:
 //
 //   - A Job runs at most one pod: no retries, no replacement while a pod lives,
@@ -27,6 +31,11 @@
 //     start time and looks again after every change.)
 //     So does that of a Job whose worker says that a session runs, whoever made
 //     the Job.
+//   - A Job that is evicted by its queue (Kueue suspends it) before its worker has
+//     answered fails the launch and is deleted: its session is placed again. One whose
+//     session ran is lost with its pod, and deleted, so that it is not admitted again
+//     without its session.
+//   - Why the Jobs of a class do not start now is told by Unable.
 //   - Jobs are owned by the Deployment of their class and go with it.
 //   - A Job that serves nobody is deleted: its worker has no session and had none
 //     within a minute, or its session has ended and nobody takes the exit, or it

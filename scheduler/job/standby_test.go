@@ -274,3 +274,18 @@ func TestTroubles(t *testing.T) {
 		t.Errorf("after an answer: %q", got)
 	}
 }
+
+// A session that has left is not followed by another one: the worker serves one.
+func TestALeftStandbyStaysTaken(t *testing.T) {
+	w := newWorld(t, Config{Describe: 10 * time.Millisecond}, ahead(found{name: "a", says: worker("a")}))
+	until(t, "it is free", func() bool { return w.standbys(t)["a"].Ready })
+	l, err := w.Take("a-0", "b-a", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Leave()
+	until(t, "its worker says that no session runs", func() bool { return w.Workers()[0].Used == 0 })
+	if _, err := w.Take("a-0", "b-a", "other"); !errors.Is(err, channels.ErrFull) || len(w.Free()) != 0 {
+		t.Errorf("taken again: %v, %d are free", err, len(w.Free()))
+	}
+}

@@ -20,16 +20,16 @@ import (
 	"github.com/ffpod/ffpod/scheduler/class"
 )
 
-// pool is workers of which some get a session at the last moment.
-type pool struct {
+// fakePool is workers of which some get a session at the last moment.
+type fakePool struct {
 	workers []channels.WorkerState
 	late    string // the UID of one that has got a session since it was looked at
 	out     []string
 }
 
-func (p *pool) Workers() []channels.WorkerState { return slices.Clone(p.workers) }
+func (p *fakePool) Workers() []channels.WorkerState { return slices.Clone(p.workers) }
 
-func (p *pool) Cordon(uid string) bool {
+func (p *fakePool) Cordon(uid string) bool {
 	if uid == p.late || slices.ContainsFunc(p.workers, func(w channels.WorkerState) bool { return w.PodUID == uid && w.Used > 0 }) {
 		return false
 	}
@@ -37,7 +37,7 @@ func (p *pool) Cordon(uid string) bool {
 	return true
 }
 
-func (p *pool) Uncordon(uid string) {
+func (p *fakePool) Uncordon(uid string) {
 	p.out = slices.DeleteFunc(p.out, func(u string) bool { return u == uid })
 }
 
@@ -95,7 +95,7 @@ func TestScaler(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			client, said := api(tt.refused...)
-			p := &pool{workers: tt.workers, late: tt.late}
+			p := &fakePool{workers: tt.workers, late: tt.late}
 			c := cpu(tt.replicas, tt.bounds...)
 			s := New(Config{Client: client, Namespace: "n", Pool: p, List: func() []class.Class { return []class.Class{c} }, Waiting: func(string) int { return tt.waiting }})
 			s.peaks["cpu"] = &peaks{last: 9} // as if it had been so for long
@@ -119,7 +119,7 @@ func TestScaler(t *testing.T) {
 // A worker that was to go and is still there works again.
 func TestCordonsEnd(t *testing.T) {
 	client, _ := api()
-	p := &pool{workers: []channels.WorkerState{worker(1, 0)}}
+	p := &fakePool{workers: []channels.WorkerState{worker(1, 0)}}
 	c := cpu(1, 0, 1)
 	s := New(Config{Client: client, Namespace: "n", Pool: p, List: func() []class.Class { return []class.Class{c} }, Waiting: func(string) int { return 0 }})
 	s.peaks["cpu"] = &peaks{last: 9}
@@ -136,7 +136,7 @@ func TestCordonsEnd(t *testing.T) {
 
 // The metric is there for every class, for autoscalers, and goes with it.
 func TestMetric(t *testing.T) {
-	p := &pool{workers: []channels.WorkerState{worker(1, 1), worker(2, 1)}}
+	p := &fakePool{workers: []channels.WorkerState{worker(1, 1), worker(2, 1)}}
 	classes := []class.Class{cpu(2)}
 	s := New(Config{Pool: p, List: func() []class.Class { return classes }, Waiting: func(string) int { return 5 }})
 	s.look(t.Context(), now)

@@ -39,7 +39,7 @@ type Maker struct {
 	refused  map[string]time.Time // by class
 	replicas map[string]int32     // warm workers wanted, by class
 	freed    time.Time
-	some     bool // there were some when last looked at
+	some     bool // there may be some
 }
 
 // New makes a Maker, which does nothing until Run.
@@ -167,6 +167,7 @@ func rivals(a, b class.Class) bool {
 
 func (m *Maker) act(ctx context.Context, c class.Class, a Action) error {
 	if a.Make {
+		m.some = true
 		err := m.config.Jobs.MakeStandby(ctx, c)
 		if err != nil {
 			m.refused[c.Name] = time.Now()

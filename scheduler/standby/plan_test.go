@@ -162,13 +162,13 @@ func (w *world) step(t *testing.T, at time.Time) {
 // Whatever comes: bounds hold, at most one pod is more than the cluster can hold, a
 // session keeps its Job, and when everything is quiet so is the plan.
 func TestPlanKeepsItsBounds(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		least := r.IntN(3)
 		w := &world{class: cpu(least, least+r.IntN(3)), room: r.IntN(6)}
 		w.class.Jobs = max(w.class.Standby.Max, r.IntN(6))
 		at := now
-		for range 400 {
+		for range 300 {
 			at = at.Add(time.Duration(r.IntN(4000)) * time.Millisecond)
 			switch r.IntN(12) {
 			case 0: // a session takes one

@@ -13,7 +13,8 @@ import (
 
 const usage = `A Kubernetes cluster on this machine, compiled from source, for tests and tries.
 
-  up [--nodes N] [--devices NAME=COUNT,...]   start it; at once when it runs
+  up [--nodes N] [--devices NAME=COUNT,...|all]
+                                              start it; at once when it runs
   down                                        stop it, remove every trace but the cache
   status                                      what runs; exit 1 when not healthy
   load TAR...                                 docker-archives into every node
@@ -21,6 +22,9 @@ const usage = `A Kubernetes cluster on this machine, compiled from source, for t
   kill PART... | start PART... | restart PART...
                                               for tests: SIGKILL, start, or SIGTERM and start;
                                               PART is apiserver, etcd, kubelet, node2/kubelet, ...
+  lose NODE RESOURCE/ID... | find NODE RESOURCE/ID...
+                                              for tests: a device such as nvidia.com/gpu/gpu-0
+                                              becomes unhealthy, or healthy again
   enter NODE [-- COMMAND...]                  a shell or command in a node's namespaces
   check-clean                                 after down: compare the machine with before up
 
@@ -45,7 +49,7 @@ func command(ctx context.Context, args []string) error {
 	commands := map[string]func(context.Context, []string) error{
 		"up": up, "down": down, "status": status, "check-clean": checkClean,
 		"load": loadCommand, "kubectl": kubectl, "enter": enter,
-		"kill": killParts, "start": startParts, "restart": restartParts,
+		"lose": lose, "find": find, "kill": killParts, "start": startParts, "restart": restartParts,
 	}
 	do, known := commands[name]
 	if !known {

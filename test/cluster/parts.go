@@ -142,7 +142,7 @@ func (c *cluster) kubeProxy(n node) part {
 }
 
 func (c *cluster) devicePlugin(n node) part {
-	return c.nodePart(n, "device-plugin", nil, c.bin.path("node"), "device-plugin", "--resources="+c.Devices)
+	return c.nodePart(n, "device-plugin", nil, c.bin.path("node"), "device-plugin", "--resources="+c.Devices, "--lost="+lostFile(n.name))
 }
 
 // start starts parts, all at once, and waits until each is ready. One that

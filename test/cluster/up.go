@@ -17,9 +17,12 @@ func up(ctx context.Context, args []string) error {
 	began := time.Now()
 	flags := flag.NewFlagSet("up", flag.ContinueOnError)
 	nodes := flags.Int("nodes", 1, "number of nodes")
-	devices := flags.String("devices", "nvidia.com/gpu=2", "`NAME=COUNT,...` of pretended devices on each node")
+	devices := flags.String("devices", "nvidia.com/gpu=2", "`NAME=COUNT,...` of pretended devices on each node; all: every name by which GPUs are given out")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if *devices == "all" {
+		*devices = allDevices
 	}
 	if *nodes < 1 || *nodes > maxNodes || flags.NArg() > 0 {
 		return fmt.Errorf("up: --nodes is 1 to %d, and there are no arguments", maxNodes)

@@ -28,15 +28,19 @@ const allocatedEnv = "FFPOD_FAKE_GPU"
 // the directory when it starts, has removed its socket.
 const socketCheck = time.Second
 
-// A devicePlugin advertises count healthy devices of one resource to the
-// kubelet. The devices exist only as names: Allocate sets an environment
-// variable and gives the container nothing else.
+// lostCheck is how often a plugin looks which of its devices are lost.
+const lostCheck = 500 * time.Millisecond
+
+// A devicePlugin advertises count devices of one resource to the kubelet, healthy
+// but for those that the file lost names. The devices exist only as names:
+// Allocate sets an environment variable and gives the container nothing else.
 type devicePlugin struct {
 	deviceplugin.UnimplementedDevicePluginServer
 
 	resource string
 	count    int
 	dir      string
+	lost     string // path of a file with a line RESOURCE/ID for each lost device; "": none
 }
 
 // runDevicePlugin serves one plugin per resource until SIGTERM.
@@ -44,6 +48,7 @@ func runDevicePlugin() int {
 	flags := flag.NewFlagSet("device-plugin", flag.ExitOnError)
 	dir := flags.String("dir", deviceplugin.DevicePluginPath, "the kubelet's device plugin `directory`")
 	resources := flags.String("resources", "nvidia.com/gpu=2", "`NAME=COUNT,...` to advertise")
+	lost := flags.String("lost", "", "`file` that names lost devices, a line RESOURCE/ID each; read again when it changes")
 	_ = flags.Parse(os.Args[1:]) // ExitOnError.
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -56,7 +61,7 @@ func runDevicePlugin() int {
 			fmt.Fprintf(os.Stderr, "device-plugin: resource %q is not NAME=COUNT\n", entry)
 			return 2
 		}
-		plugin := &devicePlugin{resource: name, count: count, dir: *dir}
+		plugin := &devicePlugin{resource: name, count: count, dir: *dir, lost: *lost}
 		running.Go(func() { plugin.run(ctx) })
 	}
 	running.Wait()
@@ -135,17 +140,44 @@ func (p *devicePlugin) GetDevicePluginOptions(context.Context, *deviceplugin.Emp
 	return &deviceplugin.DevicePluginOptions{}, nil
 }
 
-// ListAndWatch sends the devices once, since they never change.
+// ListAndWatch sends the devices, and again whenever one is lost or found.
 func (p *devicePlugin) ListAndWatch(_ *deviceplugin.Empty, stream deviceplugin.DevicePlugin_ListAndWatchServer) error {
+	tick := time.NewTicker(lostCheck)
+	defer tick.Stop()
+	said := ""
+	for {
+		devices := p.devices()
+		if now := fmt.Sprint(devices); now != said {
+			said = now
+			if err := stream.Send(&deviceplugin.ListAndWatchResponse{Devices: devices}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-stream.Context().Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// devices are all of them, with their health now. A file that is not there names
+// none.
+func (p *devicePlugin) devices() []*deviceplugin.Device {
+	lost := map[string]bool{}
+	if text, err := os.ReadFile(p.lost); err == nil {
+		for line := range strings.Lines(string(text)) {
+			lost[strings.TrimSpace(line)] = true
+		}
+	}
 	devices := make([]*deviceplugin.Device, p.count)
 	for i := range devices {
 		devices[i] = &deviceplugin.Device{ID: fmt.Sprintf("gpu-%d", i), Health: deviceplugin.Healthy}
+		if lost[p.resource+"/"+devices[i].ID] {
+			devices[i].Health = deviceplugin.Unhealthy
+		}
 	}
-	if err := stream.Send(&deviceplugin.ListAndWatchResponse{Devices: devices}); err != nil {
-		return err
-	}
-	<-stream.Context().Done()
-	return nil
+	return devices
 }
 
 // Allocate names the devices in the container's environment.
