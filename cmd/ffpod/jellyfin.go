@@ -149,7 +149,9 @@ func applyOutside(c *cobra.Command, open func() (*cluster.Cluster, error), setti
 	}
 	o := jellyfin.Outside{Client: on.Client, Namespace: on.Namespace, Deployment: found.Items[0].Name, Settings: settings, Yes: yes, Report: c.OutOrStdout(),
 		Poll: time.Second, Wait: 5 * time.Minute,
-		Preview: func(ctx context.Context) error { return preview(ctx, on, found.Items[0].Name, settings, c.OutOrStdout()) }}
+		Preview: func(ctx context.Context) error {
+			return preview(ctx, on, found.Items[0].Name, settings, c.OutOrStdout())
+		}}
 	if err := o.Run(ctx); err != nil {
 		return fmt.Errorf("jellyfin apply: %w", oneLine(err))
 	}
