@@ -50,7 +50,7 @@ func (o Outside) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("read Deployment %s: %w", o.Deployment, err)
 	}
 	if d.Annotations[replicasKept] != "" {
-		return fmt.Errorf("Deployment %s was stopped by an apply that did not end, or goes on: `kubectl -n %s scale deploy/%s --replicas=%s` and `kubectl -n %s annotate deploy/%s %s-`, then this again",
+		return fmt.Errorf("deploy/%s was stopped by an apply that did not end, or goes on: `kubectl -n %s scale deploy/%s --replicas=%s` and `kubectl -n %s annotate deploy/%s %s-`, then this again",
 			o.Deployment, o.Namespace, o.Deployment, d.Annotations[replicasKept], o.Namespace, o.Deployment, replicasKept)
 	}
 	job, err := o.job(d)
@@ -187,7 +187,7 @@ func (o Outside) apply(ctx context.Context, job *batchv1.Job) error {
 		return err
 	}
 	if failed {
-		return fmt.Errorf("Job %s failed: %s", made.Name, strings.ReplaceAll(strings.TrimSpace(said), "\n", "; "))
+		return fmt.Errorf("the Job %s failed: %s", made.Name, strings.ReplaceAll(strings.TrimSpace(said), "\n", "; "))
 	}
 	_, err = io.WriteString(o.Report, said)
 	return err
@@ -257,5 +257,5 @@ func (o Outside) job(d *appsv1.Deployment) (*batchv1.Job, error) {
 					NodeSelector: pod.NodeSelector, Affinity: pod.Affinity, Tolerations: pod.Tolerations, ImagePullSecrets: pod.ImagePullSecrets,
 					Containers: []corev1.Container{c}, Volumes: []corev1.Volume{volume}}}}}, nil
 	}
-	return nil, fmt.Errorf("Deployment %s has no init container prepare with a claim at /config, as kustomize/jellyfin has it; apply inside its pod instead: --while-running, and a restart", o.Deployment)
+	return nil, fmt.Errorf("deploy/%s has no init container prepare with a claim at /config, as kustomize/jellyfin has it; apply inside its pod instead: --while-running, and a restart", o.Deployment)
 }
