@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -44,7 +45,7 @@ func newDoctor() *cobra.Command {
 	f.StringVar(&bundle, "bundle", "", "also write a tar.gz for a bug report to this file")
 	f.BoolVar(&asJSON, "json", false, "print the findings as JSON")
 	f.BoolVarP(&verbose, "verbose", "v", false, "print also what is right")
-	f.BoolVar(&prove, "prove", false, "also encode with every class, by its hardware: takes a slot, or starts a Job, of each")
+	f.BoolVar(&prove, "prove", false, "also encode with every class, by its hardware, and tone-map as Jellyfin would: takes a slot, or starts a Job, of each")
 	f.StringSliceVar(&only, "only", nil, "only these checks, a comma list")
 	f.StringVar(&trial.StorageClass, "storage-class", "", "with --before: try ReadWriteMany with a new claim of this class")
 	f.StringVar(&trial.Claim, "claim", "", "with --before: try ReadWriteMany with this claim")
@@ -60,9 +61,12 @@ func newDoctor() *cobra.Command {
 		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		p := patient(on)
+		if p.Dynamic, err = dynamic.NewForConfig(on.Config); err != nil {
+			return fmt.Errorf("connect to %s: %w", on.Config.Host, err)
+		}
 		p.Before, p.Trial = before, trial
 		if prove {
-			p.Prove = proof(on)
+			p.Prove, p.Try = proof(on), try(on)
 		}
 		var progress func(string)
 		if !asJSON && verbose {
@@ -113,10 +117,21 @@ func patient(on *cluster.Cluster) *doctor.Patient {
 // proof is the smoke test, for the doctor.
 func proof(on *cluster.Cluster) func(ctx context.Context, class, encoder string) (string, error) {
 	return func(ctx context.Context, class, encoder string) (string, error) {
+		args, err := smokeArgs(encoder)
+		if err != nil {
+			return "", err
+		}
+		return try(on)(ctx, class, "encoded 2 s with "+encoder, args)
+	}
+}
+
+// try runs ffmpeg as the smoke test does, for the doctor.
+func try(on *cluster.Cluster) func(ctx context.Context, class, what string, args []string) (string, error) {
+	return func(ctx context.Context, class, what string, args []string) (string, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("not within 3 m"))
 		defer cancel()
 		var said bytes.Buffer
-		err := smoke{class: class, encoder: encoder}.run(ctx, on, &said)
+		err := smoke{class: class}.try(ctx, on, what, args, &said)
 		return strings.TrimPrefix(strings.TrimSpace(said.String()), "ok: "), err
 	}
 }

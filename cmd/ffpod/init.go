@@ -42,7 +42,7 @@ func newInit() *cobra.Command {
 				if c.Flags().Changed("namespace") {
 					v.Namespace = choices.Namespace
 				}
-				for _, flag := range []string{"gpu", "media", "shared", "database", "exposure", "user", "group", "host"} {
+				for _, flag := range []string{"gpu", "media", "shared", "database", "exposure", "user", "group", "host", "worker-nodes", "jellyfin-nodes", "scheduler-issuer", "scaled"} {
 					if c.Flags().Changed(flag) {
 						return &usageError{err: fmt.Errorf("init: --%s goes not with --from-values, which says it already; edit settings.yaml afterwards", flag)}
 					}
@@ -85,6 +85,10 @@ func newInit() *cobra.Command {
 	f.StringVar(&choices.TLSSecret, "tls-secret", "", "the ingress's certificate")
 	f.StringVar(&choices.Issuer, "issuer", "", "the certificate from cert-manager: NAME of a ClusterIssuer, or KIND/NAME")
 	f.StringVar(&choices.Gateway, "gateway", "", "NAMESPACE/NAME of the Gateway")
+	f.StringSliceVar(&choices.WorkerNodes, "worker-nodes", nil, "the only nodes for workers, by their label kubernetes.io/hostname; with --jellyfin-nodes")
+	f.StringSliceVar(&choices.JellyfinNodes, "jellyfin-nodes", nil, "the only nodes for Jellyfin, where its claim can be; with --worker-nodes")
+	f.StringVar(&choices.SchedulerIssuer, "scheduler-issuer", "", "the scheduler's certificate from cert-manager, by a private CA: NAME of a ClusterIssuer, or KIND/NAME")
+	f.BoolVar(&choices.Scaled, "scaled", false, "leave the number of warm workers to a HorizontalPodAutoscaler, KEDA or kubectl scale")
 	f.Int64Var(&choices.User, "user", choices.User, "the user ID of Jellyfin, workers and backups")
 	f.Int64Var(&choices.Group, "group", choices.Group, "their group ID")
 	f.Int64SliceVar(&choices.Groups, "groups", nil, "their further groups, such as the nodes' render group")
@@ -118,6 +122,12 @@ func writePlan(c *cobra.Command, p overlay.Plan, dir string) error {
 	}
 	for _, note := range p.Notes {
 		fmt.Fprintln(c.OutOrStdout(), "to do:", note)
+	}
+	if len(p.Secrets) > 0 && !p.Choices.NamespaceOnly {
+		fmt.Fprintln(c.OutOrStdout(), "first: kubectl apply -f", filepath.Join(dir, "namespace.yaml"))
+	}
+	for _, s := range p.Secrets {
+		fmt.Fprintf(c.OutOrStdout(), "then: %s: %s\n", s.For, s.Command)
 	}
 	fmt.Fprintf(c.OutOrStdout(), "next: edit %s, then ffpod render %s | kubectl apply --server-side -f -\n", filepath.Join(dir, "settings.yaml"), dir)
 	return nil
@@ -155,6 +165,11 @@ func ask(c *cobra.Command, in io.Reader, choices *overlay.Choices) error {
 	if slices.Contains(choices.GPUs, "nvidia") {
 		q.yes("runtime-class-nvidia", "k3s, or another cluster where pods need runtimeClassName: nvidia", &choices.RuntimeClass)
 	}
+	q.list("worker-nodes", "Nodes for workers, a comma list (kubectl get nodes -L kubernetes.io/hostname), empty for all", &choices.WorkerNodes)
+	if len(choices.WorkerNodes) > 0 {
+		q.list("jellyfin-nodes", "Nodes for Jellyfin, where its claim can be", &choices.JellyfinNodes)
+	}
+	q.yes("scaled", "The number of workers is set by others (HorizontalPodAutoscaler, KEDA)", &choices.Scaled)
 	q.choice("media", "Library", &choices.Media, overlay.Medias)
 	switch choices.Media {
 	case "nfs":
@@ -232,6 +247,13 @@ func (q *questions) choice(flag, question string, v *string, allowed []string) {
 			return fmt.Sprintf("%q; allowed: %s", s, strings.Join(allowed, ", "))
 		}
 		*v = s
+		return ""
+	})
+}
+
+func (q *questions) list(flag, question string, v *[]string) {
+	q.until(flag, question, strings.Join(*v, ","), func(s string) string {
+		*v = strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 		return ""
 	})
 }

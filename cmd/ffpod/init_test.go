@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -94,12 +95,12 @@ func TestAsk(t *testing.T) {
 	var out bytes.Buffer
 	c.SetErr(&out)
 	choices := overlay.Default()
-	answers := "films\nvoodoo\nnvidia\nmaybe\nyes\nnfs\nnas:/films\none-node\ningress-nginx\nfilms.example.org\nfilms-tls\nroot\n1001\n\n"
+	answers := "films\nvoodoo\nnvidia\nmaybe\nyes\nnode-b, node-c\nnode-a\nyes\nnfs\nnas:/films\none-node\ningress-nginx\nfilms.example.org\nfilms-tls\nroot\n1001\n\n"
 	if err := ask(c, strings.NewReader(answers), &choices); err != nil {
 		t.Fatalf("%v after\n%s", err, &out)
 	}
 	if choices.Namespace != "films" || choices.GPUs[0] != "nvidia" || !choices.RuntimeClass || choices.MediaNFS != "nas:/films" || choices.Shared != "one-node" ||
-		choices.Host != "films.example.org" || choices.TLSSecret != "films-tls" || choices.User != 1001 || choices.Group != 1000 {
+		choices.Host != "films.example.org" || choices.TLSSecret != "films-tls" || choices.User != 1001 || !slices.Equal(choices.WorkerNodes, []string{"node-b", "node-c"}) || !slices.Equal(choices.JellyfinNodes, []string{"node-a"}) || !choices.Scaled || choices.Group != 1000 {
 		t.Errorf("%+v", choices)
 	}
 	if strings.Contains(out.String(), "Database") || !strings.Contains(out.String(), `"voodoo"; allowed: none, nvidia`) {
@@ -110,5 +111,46 @@ func TestAsk(t *testing.T) {
 	}
 	if err := ask(&cobra.Command{}, strings.NewReader("films\n"), &choices); err == nil || !strings.Contains(err.Error(), "the input ended at the question for --gpu; nothing is written") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Every Secret that the overlay needs and does not make is told with its command,
+// on the terminal and in the README; every other one is not.
+func TestInitSecrets(t *testing.T) {
+	for name, c := range map[string]struct {
+		flags      []string
+		want, none []string
+	}{
+		"postgres": {[]string{"--database", "postgres"}, []string{"kubectl -n jellyfin create secret generic jellyfin-database --from-literal=host=jellyfin-postgres"}, []string{"secret tls"}},
+		"external, own certificate": {[]string{"-n", "films", "--database", "postgres-external", "--database-secret", "team-db", "--exposure", "ingress-nginx", "--host", "a.example.org", "--tls-secret", "mine"},
+			[]string{"kubectl -n films create secret generic team-db --from-literal=host=HOST", "kubectl -n films create secret tls mine --cert="}, nil},
+		"made by others": {[]string{"--database", "postgres-cnpg", "--exposure", "ingress-nginx", "--host", "a.example.org", "--tls-secret", "mine", "--issuer", "home", "--scheduler-issuer", "Issuer/ca"}, nil, []string{"create secret"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "films")
+			code, stdout, stderr := call(nil, append(append([]string{"init"}, c.flags...), dir)...)
+			if code != 0 {
+				t.Fatalf("%d %s", code, stderr)
+			}
+			readme, err := os.ReadFile(filepath.Join(dir, "README.md"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for where, text := range map[string]string{"terminal": stdout, "README": string(readme)} {
+				for _, want := range c.want {
+					if !strings.Contains(text, want) {
+						t.Errorf("%s: %q is missing in\n%s", where, want, text)
+					}
+				}
+				for _, none := range c.none {
+					if strings.Contains(text, none) {
+						t.Errorf("%s: %q in\n%s", where, none, text)
+					}
+				}
+			}
+			if len(c.want) > 0 && !strings.Contains(stdout, "first: kubectl apply -f "+filepath.Join(dir, "namespace.yaml")) {
+				t.Errorf("no namespace before the Secret:\n%s", stdout)
+			}
+		})
 	}
 }

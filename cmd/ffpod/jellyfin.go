@@ -1,13 +1,22 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/ffpod/ffpod/cmd/ffpod/cluster"
 	"github.com/ffpod/ffpod/cmd/ffpod/jellyfin"
 )
 
@@ -67,10 +76,17 @@ func newJellyfinHealthy() *cobra.Command {
 
 func newJellyfinApply() *cobra.Command {
 	var a jellyfin.Apply
+	var yes bool
+	var open func() (*cluster.Cluster, error)
 	c := &cobra.Command{
-		Use:   "apply [--config DIR] [--dry-run] [--while-running] SETTING=VALUE...",
+		Use:   "apply [-n NAMESPACE [--yes] | --config DIR [--dry-run] [--while-running]] SETTING=VALUE...",
 		Short: "Set settings of an existing install in its XML files, and leave everything else in them as it is",
-		Long: "Apply runs where Jellyfin's configuration is mounted, for instance in its own pod:\n\n" +
+		Long: "With -n (or --context, --kubeconfig) apply works from outside: it prints what would change and writes nothing;\n" +
+			"with --yes it scales Jellyfin's Deployment to 0, for a running Jellyfin writes its own values over these, lets a\n" +
+			"Job with its claim apply them, and gives the Deployment its replicas again whatever happens. It needs your rights\n" +
+			"to pods/exec, Deployments, Jobs and logs. Suspend a GitOps controller that would heal the replicas meanwhile.\n\n" +
+			"  ffpod jellyfin apply -n jellyfin --yes hardwareAcceleration=nvenc\n\n" +
+			"Without them it runs where Jellyfin's configuration is mounted, for instance in its own pod:\n\n" +
 			"  kubectl exec deploy/jellyfin -- /opt/ffpod/ffpod jellyfin apply --while-running hardwareAcceleration=nvenc\n" +
 			"  kubectl rollout restart deploy/jellyfin\n\n" +
 			"It prints what changes, and keeps a copy of each file that it changes. The settings:\n\n" + jellyfinSettings(),
@@ -87,6 +103,14 @@ func newJellyfinApply() *cobra.Command {
 				}
 				a.Changes = append(a.Changes, change)
 			}
+			for _, flag := range []string{"namespace", "context", "kubeconfig"} {
+				if c.Flags().Changed(flag) {
+					return applyOutside(c, open, args, yes)
+				}
+			}
+			if yes {
+				return &usageError{err: errors.New("jellyfin apply: --yes is for an install's namespace: -n")}
+			}
 			a.Report, a.Now = c.OutOrStdout(), time.Now()
 			if err := a.Run(c.Context()); err != nil {
 				return fmt.Errorf("jellyfin apply: %w", err)
@@ -94,10 +118,63 @@ func newJellyfinApply() *cobra.Command {
 			return nil
 		},
 	}
+	open = clusterFlags(c)
+	c.Flags().BoolVar(&yes, "yes", false, "with -n: stop Jellyfin, apply, start it again")
 	c.Flags().StringVar(&a.Config, "config", "/config", "the directory that Jellyfin has as /config")
 	c.Flags().BoolVar(&a.DryRun, "dry-run", false, "only print what would change")
 	c.Flags().BoolVar(&a.WhileRunning, "while-running", false, "write although Jellyfin runs; restart it afterwards")
 	return c
+}
+
+// applyOutside applies the settings to the Jellyfin of a namespace.
+func applyOutside(c *cobra.Command, open func() (*cluster.Cluster, error), settings []string, yes bool) error {
+	for _, flag := range []string{"config", "while-running", "dry-run"} {
+		if c.Flags().Changed(flag) {
+			return &usageError{err: fmt.Errorf("jellyfin apply: --%s is for inside the pod, not with -n", flag)}
+		}
+	}
+	on, err := open()
+	if err != nil {
+		return err
+	}
+	// Interrupted, it still starts Jellyfin again.
+	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	found, err := on.Client.AppsV1().Deployments(on.Namespace).List(ctx, metav1.ListOptions{LabelSelector: cluster.JellyfinLabels})
+	if err != nil {
+		return fmt.Errorf("jellyfin apply: find Jellyfin in namespace %s: %w", on.Namespace, err)
+	}
+	if len(found.Items) != 1 {
+		return fmt.Errorf("jellyfin apply: namespace %s has %d Deployments with %s, not one; name the install's namespace with -n", on.Namespace, len(found.Items), cluster.JellyfinLabels)
+	}
+	o := jellyfin.Outside{Client: on.Client, Namespace: on.Namespace, Deployment: found.Items[0].Name, Settings: settings, Yes: yes, Report: c.OutOrStdout(),
+		Poll: time.Second, Wait: 5 * time.Minute,
+		Preview: func(ctx context.Context) error {
+			return preview(ctx, on, found.Items[0].Name, settings, c.OutOrStdout())
+		}}
+	if err := o.Run(ctx); err != nil {
+		return fmt.Errorf("jellyfin apply: %w", oneLine(err))
+	}
+	return nil
+}
+
+// preview prints what would change, by the ffpod in Jellyfin's pod, which writes
+// nothing.
+func preview(ctx context.Context, on *cluster.Cluster, deployment string, settings []string, out io.Writer) error {
+	caller, err := on.Caller(ctx, "deploy/"+deployment)
+	if err != nil {
+		return fmt.Errorf("see what would change: %w", err)
+	}
+	var stderr bytes.Buffer
+	args := append([]string{path.Join(path.Dir(caller.Shim), "ffpod"), "jellyfin", "apply", "--config=/config", "--dry-run", "--"}, settings...)
+	code, err := on.Exec(ctx, cluster.Command{Pod: caller.Pod.Name, Container: caller.Container, Args: args, Stdout: out, Stderr: &stderr})
+	if err == nil && code != 0 {
+		err = fmt.Errorf("exit %d: %s", code, bytes.TrimSpace(stderr.Bytes()))
+	}
+	if err != nil {
+		return fmt.Errorf("see what would change: %w", err)
+	}
+	return nil
 }
 
 func jellyfinSettings() string {

@@ -74,7 +74,9 @@ type Session struct {
 	Pod       string `json:"pod,omitempty"`
 	Node      string `json:"node,omitempty"`
 	Reason    string `json:"reason,omitempty"` // of the placement, or of the wait
-	Exit      *Exit  `json:"exit,omitempty"`   // nil: it is not over, or had none
+	// CallerBuild is the ELF build id of the caller's own ffmpeg, if it has one.
+	CallerBuild string `json:"callerBuild,omitempty"`
+	Exit        *Exit  `json:"exit,omitempty"` // nil: it is not over, or had none
 	// Failed: it was refused or lost, or its program failed, and not by the
 	// caller's own will.
 	Failed  bool      `json:"failed,omitempty"`

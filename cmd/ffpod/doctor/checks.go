@@ -23,6 +23,7 @@ func checks() []check {
 		{"mounts", false, true, mounts},
 		{"rwx", true, true, rwx},
 		{"encoders", false, true, encoders},
+		{"tone-mapping", false, true, toneMapping},
 		{"jellyfin", false, true, jellyfinSettings},
 		{"probes", false, true, probes},
 		{"database", false, true, database},

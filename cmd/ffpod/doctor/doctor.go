@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ffpod/ffpod/scheduler/api"
@@ -56,6 +57,10 @@ type Patient struct {
 	// and returns the scheduler's words for what did it. Nil: it is not tried, for it
 	// takes a slot, and may start a Job.
 	Prove func(ctx context.Context, class, encoder string) (string, error)
+	// Try runs ffmpeg with args in the same way, and says what did it. Nil like Prove.
+	Try func(ctx context.Context, class, what string, args []string) (string, error)
+	// Dynamic reads the kinds of Traefik and of the Gateway API. Nil: they are not.
+	Dynamic dynamic.Interface
 	// Now is the clock.
 	Now func() time.Time
 	// Trial says how RWX is tried before an install.

@@ -138,8 +138,8 @@ func healthy() *install {
 		},
 		status: api.Status{Version: "v1", Pod: "ffpod-scheduler-0", Policies: []string{},
 			Classes:  []api.Class{{Name: "cpu", Usable: true, Replicas: 1, Jobs: 4}, {Name: "nvidia", Usable: true, Replicas: 1}},
-			Workers:  []api.Worker{{Pod: "ffpod-cpu-0", Class: "cpu", Role: "warm", Ready: true, FFmpeg: "7.1.3-Jellyfin"}},
-			Sessions: []api.Session{{ID: "p", Kind: "probe", CallerPod: "jellyfin-0", State: "ended", Asked: now.Add(-time.Minute)}}},
+			Workers:  []api.Worker{{Pod: "ffpod-cpu-0", Class: "cpu", Role: "warm", Ready: true, FFmpeg: "7.1.3-Jellyfin", FFmpegBuild: "b1"}},
+			Sessions: []api.Session{{ID: "p", Kind: "probe", CallerPod: "jellyfin-0", CallerBuild: "b1", State: "ended", Asked: now.Add(-time.Minute)}}},
 	}
 	for _, name := range []string{"jellyfin-config", "jellyfin-media", "jellyfin-shared"} {
 		mode := corev1.ReadWriteMany
@@ -296,7 +296,7 @@ func TestHealthy(t *testing.T) {
 		seen[f.Check] = true
 	}
 	for _, c := range checks() {
-		if c.after && c.name != "policies" && c.name != "trust" && c.name != "ingress" && c.name != "runtime-class" && c.name != "encoders" && !seen[c.name] {
+		if c.after && c.name != "policies" && c.name != "trust" && c.name != "ingress" && c.name != "runtime-class" && c.name != "encoders" && c.name != "tone-mapping" && !seen[c.name] {
 			t.Errorf("check %s said nothing of a whole install", c.name)
 		}
 	}
@@ -446,7 +446,11 @@ func TestFaults(t *testing.T) {
 		}, "jellyfin", "network.xml", Warn, "KnownProxies is empty", "knownProxies="},
 		"other base":        {func(x *install) { x.ingresses = []*networkingv1.Ingress{ingressTo("jellyfin", "/tv", "nginx", nil)} }, "jellyfin", "network.xml", Fail, `BaseUrl is "", and Ingress web sends /tv`, "baseUrl=/tv"},
 		"proxy impatient":   {func(x *install) { x.ingresses = []*networkingv1.Ingress{ingressTo("jellyfin", "/", "nginx", nil)} }, "ingress", "Ingress web", Warn, "proxy-read-timeout is 1m0s", "proxy-read-timeout=\"3600\""},
-		"traefik":           {func(x *install) { x.ingresses = []*networkingv1.Ingress{ingressTo("jellyfin", "/", "traefik", nil)} }, "ingress", "Ingress web", Unknown, "cannot be seen", "respondingTimeouts"},
+		"traefik":           {func(x *install) { x.ingresses = []*networkingv1.Ingress{ingressTo("jellyfin", "/", "traefik", nil)} }, "ingress", "Traefik", Unknown, "can be seen", "respondingTimeouts"},
+		"unknown proxy":     {func(x *install) { x.ingresses = []*networkingv1.Ingress{ingressTo("jellyfin", "/", "alb", nil)} }, "ingress", "Ingress web", Unknown, "cannot be seen", "controller's own"},
+		"other build":       {func(x *install) { x.status.Workers[0].FFmpegBuild = "b2" }, "images", "worker ffpod-cpu-0", Warn, "another build (b2) than Jellyfin's (b1)", "one image"},
+		"build not told":    {func(x *install) { x.status.Sessions[0].CallerBuild = "" }, "images", "pod jellyfin-0", Unknown, "is not known", "ffpod test"},
+		"no worker's build": {func(x *install) { x.status.Workers[0].FFmpegBuild = "" }, "images", "pod jellyfin-0", Unknown, "no worker has told", "one warm worker"},
 		"password in sight": {postgres(corev1.EnvVar{Name: "POSTGRES_PASSWORD", Value: "hunter2"}), "database", "pod jellyfin-0", Fail, "stands in the Deployment", "Secret"},
 		"no secret":         {postgres(), "database", "Secret jellyfin-database", Fail, "does not exist", "host, port, database, username, password"},
 		"no password": {func(x *install) {

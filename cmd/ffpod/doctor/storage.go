@@ -412,6 +412,39 @@ func builds(ctx context.Context, p *Patient, c cluster.Caller) (found []Finding)
 	if len(found) == 0 {
 		found = append(found, ok("pod "+c.Pod.Name, "ffmpeg %s, and no worker has another", own))
 	}
+	return append(found, buildIDs(p, c)...)
+}
+
+// buildIDs compares the ELF build ids: workers tell theirs, and a shim says that of
+// its caller's ffmpeg with every session, so nothing is read in the pod.
+func buildIDs(p *Patient, c cluster.Caller) (found []Finding) {
+	on, own := "pod "+c.Pod.Name, ""
+	for _, s := range p.facts.status.Sessions {
+		if s.CallerPod == c.Pod.Name && s.CallerBuild != "" {
+			own = s.CallerBuild
+			break // the newest of those that run or ended
+		}
+	}
+	known := 0
+	for _, w := range p.facts.status.Workers {
+		if w.FFmpegBuild == "" {
+			continue
+		}
+		known++
+		if own != "" && w.FFmpegBuild != own {
+			found = append(found, Finding{Level: Warn, On: "worker " + w.Pod, What: "its ffmpeg is another build (" + w.FFmpegBuild + ") than Jellyfin's (" + own + ")", Why: "the version may be the same, and filters and fixes are not",
+				Remedy: "give both one image (component jellyfin-workers, or name both by digest), then `kubectl rollout restart -n " + p.Namespace + " deploy -l ffpod.dev/class`; placement.builds: same refuses other builds"})
+		}
+	}
+	switch {
+	case own == "":
+		return []Finding{{Level: Unknown, On: on, What: "the build id of its ffmpeg is not known, so builds are compared by version only", Why: "the shim tells it with a session, and the scheduler remembers none of this pod that told one (a program without a build id has none to tell)",
+			Remedy: "`ffpod test -n " + p.Namespace + "`, then this again"}}
+	case known == 0:
+		return []Finding{{Level: Unknown, On: on, What: "no worker has told the build id of its ffmpeg", Why: "there is no warm worker, or its program carries none", Remedy: "scale a class to one warm worker, then this again"}}
+	case len(found) == 0:
+		return []Finding{ok(on, "%d workers have its very build of ffmpeg, %s", known, own)}
+	}
 	return found
 }
 

@@ -51,6 +51,14 @@ type Choices struct {
 	Issuer       string // NAME or KIND/NAME
 	Gateway      string // NAMESPACE/NAME
 
+	// The nodes of workers and of Jellyfin, by kubernetes.io/hostname: both or none.
+	WorkerNodes, JellyfinNodes []string
+	// SchedulerIssuer signs the scheduler's certificate: NAME or KIND/NAME; empty:
+	// its own CA does.
+	SchedulerIssuer string
+	// Scaled leaves the number of warm workers to others.
+	Scaled bool
+
 	User, Group int64
 	Groups      []int64
 	TimeZone    string
@@ -145,10 +153,29 @@ func (c Choices) Check() error {
 	if c.Issuer != "" && !c.ingress() {
 		bad("issuer", "is for an ingress; a Gateway's certificate is made where the Gateway is")
 	}
+	if (len(c.WorkerNodes) > 0) != (len(c.JellyfinNodes) > 0) {
+		bad("worker-nodes", "and --jellyfin-nodes go together: name the nodes of both")
+	}
+	for flag, issuer := range map[string]string{"issuer": c.Issuer, "scheduler-issuer": c.SchedulerIssuer} {
+		if kind, name := splitIssuer(issuer); issuer != "" && (kind == "" || name == "") {
+			bad(flag, "%q; allowed: NAME of a ClusterIssuer, or KIND/NAME", issuer)
+		}
+	}
 	return errors.Join(all...)
 }
 
+// splitIssuer takes KIND/NAME apart; a name alone is a ClusterIssuer's.
+func splitIssuer(s string) (kind, name string) {
+	kind, name, both := strings.Cut(s, "/")
+	if !both {
+		return "ClusterIssuer", s
+	}
+	return kind, name
+}
+
 func (c Choices) ingress() bool { return strings.HasPrefix(c.Exposure, "ingress") }
+
+func (c Choices) pinned() bool { return len(c.WorkerNodes) > 0 }
 
 func (c Choices) tls() bool { return c.TLSSecret != "" || c.Issuer != "" }
 
@@ -224,6 +251,16 @@ func (c Choices) Settings() settings.Settings {
 	}
 	c.exposure(&s)
 	c.gpus(&s)
+	if c.pinned() {
+		s.Nodes = &settings.Nodes{Workers: c.WorkerNodes, Jellyfin: c.JellyfinNodes}
+	}
+	if c.SchedulerIssuer != "" {
+		kind, name := splitIssuer(c.SchedulerIssuer)
+		if s.Certificates == nil {
+			s.Certificates = &settings.Certificates{}
+		}
+		s.Certificates.SchedulerIssuer = &settings.Issuer{Name: &name, Kind: &kind}
+	}
 	if c.Recordings {
 		s.Storage.Recordings = settings.DefaultRecordings()
 	}
@@ -270,10 +307,7 @@ func (c Choices) exposure(s *settings.Settings) {
 		}
 		s.Jellyfin.PublishedServerURL = new(scheme + c.Host)
 		if c.Issuer != "" {
-			kind, name, ok := strings.Cut(c.Issuer, "/")
-			if !ok {
-				kind, name = "ClusterIssuer", c.Issuer
-			}
+			kind, name := splitIssuer(c.Issuer)
 			s.Certificates = &settings.Certificates{Issuer: &settings.Issuer{Name: &name, Kind: &kind}}
 		}
 	case c.Exposure == "gateway":
@@ -339,6 +373,8 @@ func (c Choices) Components() []string {
 		}
 	}
 	add(c.RuntimeClass, "runtime-class-nvidia")
+	add(c.Scaled, "scaled")
+	add(c.SchedulerIssuer != "", "cert-manager-scheduler")
 	add(true, "jellyfin-workers", map[string]string{"new": "media-new", "nfs": "media-nfs", "claim": "media-pvc"}[c.Media])
 	add(c.Shared == "class", "shared-rwx")
 	add(c.Shared == "nfs", "shared-nfs")
@@ -352,6 +388,7 @@ func (c Choices) Components() []string {
 	} else {
 		add(c.Exposure != "none", c.Exposure)
 	}
+	add(c.pinned(), "node-pinning")
 	add(c.NetworkPolicy, "network-policy")
 	add(c.Backup, map[bool]string{true: "backup", false: "backup-postgres"}[c.Database == "sqlite"])
 	// After everything that makes claims.

@@ -25,6 +25,8 @@ type Plan struct {
 	// Replicas are of Deployments that exist in the tree.
 	Replicas map[string]int64
 	Patches  []Patch
+	// Secrets are those that the install needs and nothing in it makes.
+	Secrets []Secret
 	// Notes are for the reader of its README, one each.
 	Notes []string
 }
@@ -38,7 +40,7 @@ func New(c Choices, version string) (Plan, error) {
 		return Plan{}, err
 	}
 	p := Plan{Choices: c, Settings: c.Settings(), Version: version}
-	p.Notes = c.notes()
+	p.Notes, p.Secrets = c.notes(), c.secrets()
 	return p, nil
 }
 
@@ -54,8 +56,9 @@ func (c Choices) notes() []string {
 	add(len(c.GPUs) > 1, "Jellyfin asks for one kind of hardware, "+c.acceleration()+" (jellyfin.hardwareAcceleration): the other classes get only what runs on any.")
 	add(c.Exposure == "gateway" || c.ingress(), "Set jellyfin.knownProxies to the addresses of the controller's pods, else Jellyfin takes all clients for one.")
 	add(c.Shared == "default", "The default StorageClass must have ReadWriteMany for the claim jellyfin-shared (`ffpod doctor` tells). If not: --shared class, nfs or, on a cluster of one node, one-node.")
-	add(c.Database == "postgres", "The database's password is in no file here. Before applying: `kubectl -n "+c.Namespace+` create secret generic jellyfin-database --from-literal=host=jellyfin-postgres --from-literal=port=5432 --from-literal=database=jellyfin --from-literal=username=jellyfin --from-literal=password="$(openssl rand -hex 24)"`+"`.")
 	add(c.Database != "sqlite", "PostgreSQL is an experiment of Jellyfin's upstream: read the head of components/jellyfin-postgres.")
+	add(c.SchedulerIssuer != "", "The scheduler is ready when cert-manager has made its certificate: "+c.SchedulerIssuer+" must be a private CA that writes ca.crt (kind CA, Vault), for public ones sign no such name.")
+	add(c.Scaled, "The overlay says no number of workers: a new Deployment has one until a HorizontalPodAutoscaler, KEDA or `kubectl scale` says another.")
 	add(c.NamespaceOnly, "A cluster admin applies the admission policies once: `ffpod render cluster | kubectl apply --server-side -f -`, makes the namespace, and binds the ClusterRole ffpod-token-review to the ServiceAccount ffpod-scheduler.")
 	return out
 }
@@ -196,6 +199,16 @@ func (p Plan) readme() []byte {
 	fmt.Fprintf(&b, "Then:\n\n    kubectl -n %s rollout status deployment/ffpod-scheduler deployment/jellyfin\n    ffpod doctor -n %s\n    ffpod test -n %s\n", n, n, n)
 	if p.Choices.Exposure == "none" {
 		fmt.Fprintf(&b, "    kubectl -n %s port-forward service/jellyfin 8096     # http://localhost:8096\n", n)
+	}
+	if len(p.Secrets) > 0 {
+		fmt.Fprintf(&b, "\n## Secrets\n\nNo password and no key is in a file here. Before the first apply")
+		if !p.Choices.NamespaceOnly {
+			fmt.Fprintf(&b, ", and after `kubectl apply -f namespace.yaml`")
+		}
+		fmt.Fprintf(&b, ":\n")
+		for _, s := range p.Secrets {
+			fmt.Fprintf(&b, "\n%s:\n\n    %s\n", s.For, s.Command)
+		}
 	}
 	if len(p.Notes) > 0 {
 		fmt.Fprintf(&b, "\n## To do\n\n")

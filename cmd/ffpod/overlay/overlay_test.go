@@ -58,6 +58,10 @@ func TestEveryCombination(t *testing.T) {
 					if c.ingress() {
 						c.TLSSecret, c.Issuer = []string{"", "mine"}[n%2], []string{"", "letsencrypt", "Issuer/home"}[n/2%3]
 					}
+					if n%4 == 0 {
+						c.WorkerNodes, c.JellyfinNodes = []string{"node-b", "node-c"}, []string{"node-a"}
+					}
+					c.Scaled, c.SchedulerIssuer = n%3 == 1, []string{"", "Issuer/home-ca", "home-ca"}[n%3]
 					c.NamespaceOnly = n%11 == 0 && media != "nfs" && shared != "nfs"
 					n++
 					if testing.Short() && n%17 != 0 {
@@ -100,7 +104,10 @@ func checkPlaces(t *testing.T, c Choices, text string) {
 	has(c.Database == "postgres-external", "name: team-database")
 	has(c.ingress(), "kind: Ingress\n")
 	has(c.tls(), "\n  tls:\n  - hosts:")
-	has(c.Issuer != "", "kind: Certificate\n")
+	has(c.Issuer != "" && c.ingress(), "  name: jellyfin\n  namespace: jellyfin\nspec:\n  dnsNames:")
+	has(c.SchedulerIssuer != "", "secretName: ffpod-scheduler-tls\n")
+	has(c.pinned(), "- node-b\n")
+	has(c.pinned(), "- node-a\n")
 	has(c.Exposure == "gateway", "kind: HTTPRoute")
 	has(c.Exposure == "loadbalancer", "type: LoadBalancer")
 	has(c.Exposure == "nodeport", "nodePort: 30096")
@@ -132,6 +139,8 @@ func TestCheckRefuses(t *testing.T) {
 		"secret":      {func(c *Choices) { c.Database = "postgres-external" }, "--database-secret: is needed"},
 		"host":        {func(c *Choices) { c.Exposure = "ingress-nginx" }, "--host: is needed for --exposure ingress-nginx"},
 		"gateway":     {func(c *Choices) { c.Exposure, c.Host, c.Gateway = "gateway", "a.b", "public" }, `--gateway: "public"; allowed: NAMESPACE/NAME`},
+		"half pinned": {func(c *Choices) { c.WorkerNodes = []string{"a"} }, "--worker-nodes: and --jellyfin-nodes go together"},
+		"issuer":      {func(c *Choices) { c.SchedulerIssuer = "Issuer/" }, `--scheduler-issuer: "Issuer/"; allowed: NAME`},
 		"tls nowhere": {func(c *Choices) { c.TLSSecret = "x" }, "--tls-secret: is for an ingress"},
 	}
 	for name, c := range cases {

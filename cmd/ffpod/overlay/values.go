@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -334,7 +335,11 @@ func (m *mapping) database() {
 	case m.text(at+".external.host") != "":
 		m.c.Database, m.c.DatabaseSecret = "postgres-external", "jellyfin-database"
 		m.tell(at+".enabled", "component postgres-external")
-		m.notes = append(m.notes, "The values name a server but no Secret. Before applying: `kubectl -n "+m.c.Namespace+" create secret generic jellyfin-database"+m.literals()+" --from-literal=password=...`."+experimental)
+		m.notes = append(m.notes, "The values name a server but no Secret."+experimental)
+		literals := m.literals()
+		m.later = append(m.later, func(p *Plan) {
+			p.Secrets[0] = p.Choices.databaseSecret("The way to the database: its PASSWORD", p.Choices.DatabaseSecret, literals)
+		})
 	default:
 		m.tell(at+".enabled", "SQLite")
 	}
@@ -351,14 +356,17 @@ func (m *mapping) database() {
 	m.dropAll(at, why)
 }
 
+// literals are what the values say of the server, and what they leave open.
 func (m *mapping) literals() string {
 	var b strings.Builder
-	for _, key := range []string{"host", "port", "database", "username"} {
-		if v := m.text("postgresql.external." + key); v != "" {
-			fmt.Fprintf(&b, " --from-literal=%s=%s", key, v)
+	for _, key := range []struct{ name, otherwise string }{{"host", "HOST"}, {"port", "5432"}, {"database", "jellyfin"}, {"username", "USER"}, {"password", "PASSWORD"}} {
+		v := key.otherwise
+		if key.name != "password" { // it goes into no file
+			v = cmp.Or(m.text("postgresql.external."+key.name), v)
 		}
+		fmt.Fprintf(&b, "--from-literal=%s=%s ", key.name, v)
 	}
-	return b.String()
+	return strings.TrimSpace(b.String())
 }
 
 func (m *mapping) jellyfin() {

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,7 +19,11 @@ func fromValues(t *testing.T, v Values, text string) (Plan, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p, strings.Join(report, "\n") + "\n" + strings.Join(p.Notes, "\n")
+	told := slices.Concat(report, p.Notes)
+	for _, s := range p.Secrets {
+		told = append(told, s.Command)
+	}
+	return p, strings.Join(told, "\n")
 }
 
 func full(t *testing.T) string {
@@ -131,7 +136,7 @@ func TestFromValuesVariants(t *testing.T) {
 			report: []string{"adopted: component postgres-external with the Secret jellyfin-clusterjellyfin-postgresql", "leave its StatefulSet"}, install: []string{"name: jellyfin-clusterjellyfin-postgresql"}},
 		"new database": {v: Values{Fresh: true}, values: "postgresql: {enabled: true, deployment: {storage: {size: 33Gi}}}", install: []string{"kind: StatefulSet", "storage: 33Gi"}},
 		"database without a Secret": {values: "postgresql: {external: {host: pg, port: 5432, username: films}}",
-			report: []string{"create secret generic jellyfin-database --from-literal=host=pg --from-literal=port=5432 --from-literal=username=films"}, install: []string{"name: jellyfin-database"}},
+			report: []string{"create secret generic jellyfin-database --from-literal=host=pg --from-literal=port=5432 --from-literal=database=jellyfin --from-literal=username=films --from-literal=password=PASSWORD"}, install: []string{"name: jellyfin-database"}},
 		"nvidia": {values: "workers: {replicas: 2, gpu: {enabled: true, resource: nvidia.com/gpu, limit: 2}}", install: []string{`nvidia.com/gpu: "2"`, "replicas: 2", "hardwareAcceleration: nvenc"}, report: []string{"runtime-class-nvidia"}},
 		"amd":    {values: "workers: {gpu: {enabled: true, resource: amd.com/gpu, limit: 1}}", install: []string{`amd.com/gpu: "1"`}, report: []string{"node's group render"}},
 		"no GPU": {values: "workers: {replicas: 3, resources: {limits: {cpu: 6}}, gpu: {enabled: false, resource: nvidia.com/gpu, limit: 1}}", install: []string{"replicas: 3", "cpu: \"6\""}, report: []string{"workers.gpu.resource dropped"}, without: "name: ffpod-nvidia"},
