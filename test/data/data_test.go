@@ -2,6 +2,7 @@ package data_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -11,8 +12,6 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-
-	"context"
 
 	"github.com/ffpod/ffpod/test/jellyfin"
 	cluster "github.com/ffpod/ffpod/test/kubectl"
@@ -69,8 +68,10 @@ var _ = Describe("Jellyfin on PostgreSQL, production-postgres", Ordered, func() 
 })
 
 func keepsData(overlay string, s store) {
+	var tree string
 	BeforeAll(func(ctx SpecContext) {
-		do(ctx, "apply", "--server-side", "-k", edited(overlay))
+		tree = edited(overlay)
+		do(ctx, "apply", "--server-side", "-k", tree)
 		do(ctx, "apply", "--server-side", "-f", filepath.Join(manifests.Root(), "test", "data", "toolbox.yaml"))
 		do(ctx, "wait", "--for=condition=Ready", "pod/toolbox", "--timeout=120s")
 		fill(ctx)
@@ -170,5 +171,20 @@ func keepsData(overlay string, s store) {
 			Expect(began).NotTo(HavePrefix("0 "), "nothing was written while the backup was made")
 			Expect(s.run(ctx, "PRAGMA integrity_check")).To(Equal("ok"))
 		}
+	}, NodeTimeout(specBound))
+
+	It("answers what docs/troubleshooting.md and docs/quick-reference.md have one ask", func(ctx SpecContext) {
+		for _, page := range []string{"troubleshooting.md", "quick-reference.md"} {
+			for _, command := range questions(page) {
+				By(command)
+				perform(ctx, command)
+			}
+		}
+	}, NodeTimeout(specBound))
+
+	// Of the same release: the first apply changes nothing, and diff would say so.
+	It("is applied anew as docs/upgrade.md says", func(ctx SpecContext) {
+		perform(ctx, "cd "+filepath.Dir(tree)+"\n"+strings.ReplaceAll(script("upgrade.md", "ffpod render films | kubectl diff"), "films", namespace))
+		do(ctx, "wait", "--for=condition=complete", "--timeout=180s", "job/backup-before")
 	}, NodeTimeout(specBound))
 }

@@ -20,10 +20,11 @@ import (
 // absent are the components for what the local cluster has not got.
 var absent = regexp.MustCompile(`(?m)^  - \.\./\.\./components/(gpu-.*|runtime-class-.*|cert-manager)\n`)
 
-// edited is a copy of a production overlay with what the package comment lists.
+// edited is a copy of a production overlay with what the package comment lists, in a
+// directory called as the namespace.
 func edited(overlay string) string {
 	GinkgoHelper()
-	from, dir := filepath.Join(manifests.Root(), "kustomize", "overlays", overlay), GinkgoT().TempDir()
+	from, dir := filepath.Join(manifests.Root(), "kustomize", "overlays", overlay), filepath.Join(GinkgoT().TempDir(), namespace)
 	Expect(os.CopyFS(dir, os.DirFS(from))).To(Succeed())
 	tree, err := filepath.Rel(dir, filepath.Join(manifests.Root(), "kustomize"))
 	Expect(err).NotTo(HaveOccurred())

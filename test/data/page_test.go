@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -36,6 +38,31 @@ func script(page, beginning string) string {
 	}
 	Expect(found).To(BeTrue(), "docs/%s no longer says %q: this suite runs what it says", page, beginning)
 	return strings.Join(block, "\n")
+}
+
+// looks are commands in a page's text that change nothing.
+var looks = regexp.MustCompile("`((?:kubectl -n (?:jellyfin|films) (?:logs|get|describe|exec)|ffpod (?:doctor|status|test)) [^`|]*)`")
+
+// unanswerable are those about what is not there: a container that has ended, a GPU,
+// an image of a registry, what the local cluster cannot give; and what changes
+// Jellyfin's settings.
+var unanswerable = regexp.MustCompile(`--previous|--before|_nvenc|_qsv|_vaapi|only gpu|--prove|--bundle|jellyfin apply|statefulset`)
+
+// questions are the commands of a page's text that look at an install, in the
+// suite's namespace.
+func questions(page string) []string {
+	GinkgoHelper()
+	text, err := os.ReadFile(filepath.Join(manifests.Root(), "docs", page))
+	Expect(err).NotTo(HaveOccurred())
+	var all []string
+	for _, found := range looks.FindAllStringSubmatch(string(text), -1) {
+		command := strings.ReplaceAll(found[1], "films", namespace)
+		if !slices.Contains(all, command) && !unanswerable.MatchString(command) {
+			all = append(all, command)
+		}
+	}
+	Expect(all).NotTo(BeEmpty(), page)
+	return all
 }
 
 // perform runs commands as a person who has kubectl and ffpod does, and returns
