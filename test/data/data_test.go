@@ -44,6 +44,8 @@ func do(ctx context.Context, args ...string) string {
 var _ = BeforeSuite(func(ctx SpecContext) {
 	Expect(client.Local()).To(BeTrue(), "this suite works in namespace jellyfin, as the docs do, and so on the local cluster only: KUBECONFIG="+cluster.LocalConfig)
 	remove(ctx)
+	// Other suites have applied the policies with changes, and so own fields of them.
+	do(ctx, "apply", "--server-side", "--force-conflicts", "-k", filepath.Join(manifests.Root(), "kustomize", "cluster"))
 	load(ctx)
 }, NodeTimeout(specBound))
 
