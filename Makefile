@@ -25,7 +25,7 @@ help: ## Print the targets
 demo: cluster images ## The main job, visibly, on a real cluster: first time about 10 min, then half a minute
 	@KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/demo
 
-test: unit cluster images integration e2e stack skew chaos ## Prove everything: first time about 35 min, then 25 min
+test: unit cluster images integration e2e stack data skew chaos ## Prove everything: first time about 35 min, then 25 min
 
 ##@ Parts
 build: ## Every binary, into bin/
@@ -63,6 +63,10 @@ e2e: ## Everything end to end, as local, warm and Job. FOCUS='regexp' selects sp
 
 stack: previous ## Jellyfin's deployment, with a simulated server in its place: play, restart, cut the power, upgrade, remove: 4 min
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/stack
+
+data: build ## Databases, backups and restores, and the production overlays, as pods, by the commands of docs/: 4 min
+	@go run ./images/build -o out/images test/data/postgres
+	KUBECONFIG=$(LOCAL_KUBECONFIG) $(GINKGO) ./test/data
 
 # Chaos breaks the parts of a cluster: only the local one's, which then has two nodes.
 TWO_NODES = go run ./test/cluster up --nodes 2 || { go run ./test/cluster down && go run ./test/cluster up --nodes 2; }

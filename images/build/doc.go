@@ -3,6 +3,7 @@
 //
 //	go run ./images/build -o DIR                 ffpod.tar and worker.tar
 //	go run ./images/build -o DIR -platform linux/arm64 ffpod
+//	go run ./images/build -o DIR test/data/postgres  an image that only tests use
 //
 // The archives are docker-archives, tagged ffpod/ffpod:dev and ffpod/shim:dev (one
 // image), and ffpod/worker:dev:

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -36,6 +37,9 @@ func main() {
 // images are all images, those first that others are made from.
 var images = []string{"ffpod", "worker"}
 
+// shipped tells the images of a release from those that tests make.
+func shipped(image string) bool { return slices.Contains(images, image) }
+
 // elsewhere are images with a Dockerfile here that this program cannot make.
 var elsewhere = []string{"jellyfin"}
 
@@ -46,13 +50,22 @@ var aliases = map[string][]string{"ffpod": {"shim"}}
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("images/build", flag.ContinueOnError)
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "usage: go run ./images/build -o DIRECTORY [-C SOURCE] [-platform linux/ARCH] [-tag TAG] [-version VERSION] [ffpod] [worker]")
+		fmt.Fprintln(flags.Output(), "usage: go run ./images/build -o DIRECTORY [-C SOURCE] [-platform linux/ARCH] [-tag TAG] [-version VERSION] [-arg NAME=VALUE] [ffpod] [worker] [DIRECTORY...]")
 		flags.PrintDefaults()
 	}
 	out := flags.String("o", "", "directory for the archives NAME.tar (NAME-ARCH.tar for another architecture)")
 	platform := flags.String("platform", "linux/"+runtime.GOARCH, "linux/amd64 or linux/arm64")
 	tag := flags.String("tag", "dev", "tag of the images")
 	version := flags.String("version", "", "what the binaries call themselves; default: as the Dockerfiles say")
+	values := map[string]string{}
+	flags.Func("arg", "NAME=VALUE: what an ARG of a Dockerfile is, in place of its default", func(text string) error {
+		name, value, ok := strings.Cut(text, "=")
+		values[name] = value
+		if !ok {
+			return errors.New("want NAME=VALUE")
+		}
+		return nil
+	})
 	source := flags.String("C", "", "directory of the source tree; default: this one")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -66,8 +79,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		if slices.Contains(elsewhere, w) {
 			return fmt.Errorf("image %q: its base comes from a registry, which this program does not ask; docker build -f images/%s/Dockerfile -t ffpod/%s:%s . makes it", w, w, w, *tag)
 		}
-		if !slices.Contains(images, w) {
-			return fmt.Errorf("image %q: want %s", w, strings.Join(images, " or "))
+		if !shipped(w) && !strings.Contains(w, "/") {
+			return fmt.Errorf("image %q: want %s, or a directory with a Dockerfile, such as test/data/postgres", w, strings.Join(images, " or "))
 		}
 	}
 	if *out == "" {
@@ -77,7 +90,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return build(ctx, &builder{context: work, tag: *tag, version: *version, goarch: goarch}, *out, wanted, stdout)
+	return build(ctx, &builder{context: work, tag: *tag, version: *version, goarch: goarch, args: values}, *out, wanted, stdout)
 }
 
 // build makes the wanted images, or all that can be made here.
@@ -97,7 +110,7 @@ func build(ctx context.Context, b *builder, out string, wanted []string, stdout 
 	b.cache, b.built = cache, map[string]*rootfs{}
 	b.say = func(format string, args ...any) { fmt.Fprintf(stdout, "  "+format+"\n", args...) }
 	fmt.Fprintf(stdout, "building images for linux/%s (first time 1-3 minutes, unchanged 1-3 seconds)\n", b.goarch)
-	for _, image := range images {
+	for _, image := range slices.Concat(images, slices.DeleteFunc(slices.Clone(wanted), shipped)) {
 		isWanted := len(wanted) == 0 || slices.Contains(wanted, image)
 		if !isWanted && image != "ffpod" {
 			continue
@@ -113,12 +126,12 @@ func build(ctx context.Context, b *builder, out string, wanted []string, stdout 
 		if !isWanted {
 			continue
 		}
-		file := image + ".tar"
+		file := path.Base(image) + ".tar"
 		if b.goarch != runtime.GOARCH {
-			file = image + "-" + b.goarch + ".tar"
+			file = path.Base(image) + "-" + b.goarch + ".tar"
 		}
 		var tags []string
-		for _, n := range append([]string{image}, aliases[image]...) {
+		for _, n := range append([]string{path.Base(image)}, aliases[image]...) {
 			tags = append(tags, "ffpod/"+n+":"+b.tag)
 		}
 		if err := b.archive(img, tags, filepath.Join(out, file)); err != nil {

@@ -33,6 +33,7 @@ type builder struct {
 	cache   string
 	goarch  string
 	tag     string
+	args    map[string]string  // in place of the Dockerfiles' defaults
 	version string             // of the binaries; empty: the Dockerfile's
 	built   map[string]*rootfs // by repository, for FROM ffpod/…
 	say     func(string, ...any)
@@ -49,9 +50,15 @@ type rootfs struct {
 	dir    string // working directory
 }
 
-// image realises images/NAME/Dockerfile and remembers the result for FROM.
+// image realises images/NAME/Dockerfile, or DIRECTORY/Dockerfile if the name is one,
+// and remembers the result for FROM.
 func (b *builder) image(ctx context.Context, name string) (v1.Image, *rootfs, error) {
-	d, err := readDockerfile(filepath.Join(b.context, "images", name, "Dockerfile"))
+	dir := name
+	if !strings.Contains(name, "/") {
+		dir = filepath.Join("images", name)
+	}
+	name = path.Base(name)
+	d, err := readDockerfile(filepath.Join(b.context, dir, "Dockerfile"))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -167,7 +174,10 @@ func (b *builder) do(ctx context.Context, name string, r *rootfs, in instruction
 
 func (b *builder) arg(r *rootfs, in instruction, global map[string]string) error {
 	name, value, set := strings.Cut(in.rest, "=")
+	given, ok := b.args[name]
 	switch {
+	case ok:
+		value = given
 	case name == "TARGETOS":
 		value = "linux"
 	case name == "TARGETARCH":

@@ -16,6 +16,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/ffpod/ffpod/test/jellyfin"
+	"github.com/ffpod/ffpod/test/jellyfin/image"
 	cluster "github.com/ffpod/ffpod/test/kubectl"
 	"github.com/ffpod/ffpod/test/manifests"
 )
@@ -27,7 +28,6 @@ func TestStack(t *testing.T) {
 
 const (
 	namespace = "ffpod-stack"
-	image     = "docker.io/jellyfin/jellyfin:10.11.11"
 
 	specBound  = 8 * time.Minute
 	readyBound = 4 * time.Minute
@@ -111,7 +111,7 @@ var _ = Describe("Jellyfin from the minimal overlay", Ordered, ContinueOnFailure
 	BeforeAll(func(ctx SpecContext) {
 		Expect(os.Getenv("KUBECONFIG")).NotTo(BeEmpty(), "KUBECONFIG is not set; name a cluster's, e.g. that of `go run ./test/cluster up`")
 		say("make and load an image with a simulated server")
-		archive, err := makeImage(ctx, manifests.Root(), GinkgoT().TempDir(), image)
+		archive, err := image.Make(ctx, manifests.Root(), GinkgoT().TempDir(), image.Jellyfin, nil)
 		Expect(err).NotTo(HaveOccurred())
 		load := exec.CommandContext(ctx, "go", "run", "./test/cluster", "load", archive)
 		load.Dir = manifests.Root()
