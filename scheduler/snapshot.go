@@ -160,7 +160,12 @@ func (p *profiles) keep(workers []channels.WorkerState) {
 	}
 }
 
+// keyOf names what a worker proved. Releases that do not name it themselves are
+// compared by all of it.
 func keyOf(d *wire.Description) string {
+	if d.GetProfile() != "" && !d.GetProving() {
+		return d.GetProfile()
+	}
 	var b strings.Builder
 	for _, c := range d.GetCapabilities() {
 		b.WriteString(c)

@@ -73,7 +73,7 @@ func TestStart(t *testing.T) {
 	}
 	have := fields{text(start.Argv), env, string(start.Cwd), start.Build, start.Policy, start.Class, start.Program, start.Umask, start.Nice, start.WaitMs, start.Stdin}
 	want := fields{args, []string{"LANG=C", "LIBVA_DRIVER_NAME=iHD", "NEOReadDebugKeys=1", "TZ=UTC", "http_proxy=http://p:1"},
-		dir, id, "job", "gpu-1", wire.Program_FFMPEG, 0o27, 5, 1500, false}
+		dir, id, "job", "gpu-1", wire.Program_FFMPEG, 0o27, min(19, niceness()+5), 1500, false}
 	if diff := cmp.Diff(want, have); diff != "" {
 		t.Errorf("Start (-want +got):\n%s", diff)
 	}

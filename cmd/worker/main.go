@@ -12,6 +12,7 @@
 //	FFPOD_ONCE     1: serve one session, then exit with its status (Jobs)
 //	FFPOD_IDLE     once: how long to wait for that session; default 60s
 //	FFPOD_STANDBY  once, 1: that wait begins anew whenever a scheduler asks
+//	FFPOD_TRIALS   0: prove nothing, so that placement believes the class; default 1
 //	FFPOD_GRACE    what sessions get to end by themselves at shutdown; default 20s
 //	FFPOD_FFMPEG   the real ffmpeg; default /usr/lib/jellyfin-ffmpeg/ffmpeg, else PATH
 //	FFPOD_FFPROBE  the real ffprobe, likewise

@@ -116,10 +116,10 @@ func settings(env func(string) (string, bool)) (supervisor.Config, error) {
 		FFmpeg: program(text("FFPOD_FFMPEG"), "ffmpeg"), FFprobe: program(text("FFPOD_FFPROBE"), "ffprobe"),
 		Version: version,
 	}
-	flag := func(name string) bool {
+	flag := func(name string, otherwise bool) bool {
 		v := text(name)
 		if v == "" {
-			return false
+			return otherwise
 		}
 		on, err := strconv.ParseBool(v)
 		if err != nil {
@@ -127,7 +127,7 @@ func settings(env func(string) (string, bool)) (supervisor.Config, error) {
 		}
 		return on
 	}
-	conf.Once, conf.Standby = flag("FFPOD_ONCE"), flag("FFPOD_STANDBY")
+	conf.Once, conf.Standby, conf.Unproved = flag("FFPOD_ONCE", false), flag("FFPOD_STANDBY", false), !flag("FFPOD_TRIALS", true)
 	if v := text("FFPOD_SLOTS"); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 {

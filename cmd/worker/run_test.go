@@ -23,6 +23,7 @@ func TestSettings(t *testing.T) {
 		"once in full": {env: map[string]string{"FFPOD_ONCE": "true"}, once: true},
 		"not once":     {env: map[string]string{"FFPOD_ONCE": "0", "FFPOD_SLOTS": "3"}, slots: 3},
 		"once, oddly":  {env: map[string]string{"FFPOD_ONCE": "yes please"}, bad: "FFPOD_ONCE"},
+		"oddly tried":  {env: map[string]string{"FFPOD_TRIALS": "some"}, bad: "FFPOD_TRIALS"},
 		"no slots":     {env: map[string]string{"FFPOD_SLOTS": "0"}, bad: "FFPOD_SLOTS"},
 		"odd idle":     {env: map[string]string{"FFPOD_IDLE": "60"}, bad: "FFPOD_IDLE"},
 		"no grace":     {env: map[string]string{"FFPOD_GRACE": "-1s"}, bad: "FFPOD_GRACE"},

@@ -64,7 +64,7 @@ type proved struct {
 
 func newProver(s *Supervisor) *prover {
 	p := &prover{worker: s, root: "/", devices: devices, wait: proverOnce, slow: proverSlow, wake: make(chan struct{}, 1), before: map[string]proved{}}
-	p.proving = s.conf.FFmpeg != "" && !s.conf.Once
+	p.proving = s.conf.FFmpeg != "" && !s.conf.Once && !s.conf.Unproved
 	p.run = func(ctx context.Context, c prove.Command) prove.Outcome {
 		return s.children.trial(ctx, s.conf.FFmpeg, environment(os.Environ(), nil), c)
 	}
@@ -75,7 +75,7 @@ func (p *prover) conf() prove.Config { return prove.Config{Run: p.run, Root: p.r
 
 // work proves until ctx ends; a once worker only until its session comes.
 func (p *prover) work(ctx context.Context) {
-	if p.worker.conf.FFmpeg == "" {
+	if p.worker.conf.FFmpeg == "" || p.worker.conf.Unproved {
 		return
 	}
 	first := p.wait
@@ -282,6 +282,8 @@ func (p *prover) order() error {
 	switch {
 	case p.worker.conf.FFmpeg == "":
 		return errors.New("it has no ffmpeg")
+	case p.worker.conf.Unproved:
+		return errors.New("it was told to prove nothing (FFPOD_TRIALS)")
 	case p.worker.conf.Once && closed(p.worker.first):
 		return errors.New("it serves its one session")
 	case p.proving && p.due.IsZero():

@@ -131,6 +131,21 @@ func TestAWorkerProvesARealFFmpeg(t *testing.T) {
 	}
 }
 
+// A worker that was told to prove nothing tells nothing, so all is allowed.
+func TestAnUnprovedWorkerTellsNothing(t *testing.T) {
+	s, err := New(Config{FFmpeg: "/bin/false", Slots: 1, Unproved: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serving(t, s)
+	if d := description(t, s); d.Proves || d.Proving || d.Capabilities != nil || d.Flaws != nil {
+		t.Errorf("%v", d)
+	}
+	if a, err := s.Prove(t.Context(), nil); err != nil || a.Started || !strings.Contains(a.Reason, "FFPOD_TRIALS") {
+		t.Errorf("%v, %v", a, err)
+	}
+}
+
 // Hardware that works is offered; what stalls is killed with all it started, and
 // never offered; sessions run beside it.
 func TestAWorkerWhoseTrialStalls(t *testing.T) {

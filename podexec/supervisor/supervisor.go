@@ -30,6 +30,9 @@ type Config struct {
 	// Idle bounds the wait for the first session in once mode, so that a Job
 	// whose scheduler died frees its GPU. Defaults to 60 s.
 	Idle time.Duration
+	// Unproved runs no trials and tells no capabilities: whoever asks has to believe
+	// that the worker can do it.
+	Unproved bool
 	// Standby says that a once worker was made ahead of need: Idle counts from the
 	// last Describe, for a scheduler that asks still wants it, and when it is over
 	// the worker is retired, which is no error.

@@ -263,7 +263,7 @@ func TestTroubles(t *testing.T) {
 	}
 	k.note("a", "waiting: Unschedulable: 0/1", now)
 	k.note("a", "pod created", now)
-	if got := k.of("a", now.Add(time.Minute)); got != "Unschedulable: 0/1" || k.of("b", now) != "" {
+	if got := k.of("a", now.Add(troubleLasts-1)); got != "Unschedulable: 0/1" || k.of("b", now) != "" {
 		t.Errorf("trouble %q", got)
 	}
 	if got := k.of("a", now.Add(3*time.Minute)); got != "" {

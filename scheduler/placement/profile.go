@@ -10,7 +10,8 @@ type Profile struct {
 
 // NewProfile makes a profile of the capabilities that a worker has, KIND:NAME, as
 // encoder:h264_nvenc, and of those that its ffmpeg lists and its trial refuted,
-// each with the reason. A capability in both is refuted. Both are copied.
+// each with the reason; KIND:* is a list that could not be read. A capability in both
+// is refuted. Both are copied.
 func NewProfile(capabilities []string, flaws map[string]string) *Profile {
 	p := &Profile{can: make(map[string]bool, len(capabilities)), flaws: make(map[string]string, len(flaws))}
 	for _, c := range capabilities {
@@ -35,6 +36,13 @@ func (p *Profile) lacks(needs []string) string {
 		}
 		if why, refuted := p.flaws[n]; refuted {
 			return n + " failed its trial (" + why + ")"
+		}
+		kind, _, _ := strings.Cut(n, ":")
+		if why, unread := p.flaws[kind+":*"]; unread {
+			if !hardware(n) {
+				continue // nothing is known of software, which is allowed
+			}
+			return n + " is not proved (" + why + ")"
 		}
 		return n + " is not offered"
 	}
