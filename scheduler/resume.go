@@ -45,6 +45,7 @@ func (r *run) resume(ctx context.Context, q *wire.Resume) error {
 		return err
 	}
 	r.adopt(ctx)
+	r.placed.Store(true)
 	r.sched.cfg.Metrics.resumes.Inc()
 	r.sched.log.Info("session is resumed", zap.String("session", r.id), zap.String("worker", r.worker.Pod))
 	err = r.execute(ctx, &wire.Frame{Kind: &wire.Frame_Resume{Resume: q}})

@@ -64,7 +64,7 @@ type run struct {
 	at       atomic.Pointer[place] // where it runs or ran; any goroutine
 	owned    atomic.Bool           // the caller is proved to be the session's; any goroutine
 	begun    atomic.Bool           // Start was sent to a worker that has not refused it
-	placed   atomic.Bool           // it holds a lease; any goroutine
+	placed   atomic.Bool           // it holds a lease, and what it is does not change any more; any goroutine
 	switched atomic.Int64          // when it was last paused or continued, Unix nanoseconds; any goroutine
 	epoch    atomic.Uint64         // of the stream to the worker
 	attempts int
@@ -192,7 +192,6 @@ func (s *Scheduler) heldByWarm(c class.Class, reason string) error {
 func (r *run) hold(l *lease.Lease, build string) {
 	r.held, r.worker, r.build, r.times.ready = l, l.Worker(), build, r.now()
 	r.at.Store(&place{r.worker, string(r.decision.Verdict)})
-	r.placed.Store(true)
 }
 
 // place is a worker and the placement that chose it.

@@ -231,6 +231,7 @@ func (r *run) serve(ctx context.Context) error {
 			break
 		}
 		if err = r.lease(ctx, won); err == nil { // 5. a warm slot is held already, a Job is launched
+			r.placed.Store(true)
 			if err = r.ticket(ctx); err == nil { // 6. the shim holds its ticket before anything starts
 				err = r.execute(ctx, &wire.Frame{Kind: &wire.Frame_Start{Start: r.start}}) // 7. bytes both ways until the exit
 			}

@@ -178,9 +178,10 @@ func resource(as *rest.Config, o *unstructured.Unstructured) dynamic.ResourceInt
 	return c
 }
 
-// apply is a server-side apply, strict.
+// apply is a server-side apply, strict, and in kubectl's name: what stays in the
+// cluster is no conflict for who applies it next.
 func apply(ctx context.Context, as *rest.Config, o *unstructured.Unstructured, dryRun ...string) error {
-	_, err := resource(as, o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: "ffpod-policy-test", Force: true, DryRun: dryRun})
+	_, err := resource(as, o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: "kubectl", Force: true, DryRun: dryRun})
 	return err
 }
 
