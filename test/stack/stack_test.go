@@ -62,10 +62,10 @@ func ready(ctx context.Context) {
 	})
 }
 
-// podOf is the name of a component's pod.
+// podOf is the name of a component's pod that runs: Jobs leave theirs.
 func podOf(ctx context.Context, component string) string {
 	GinkgoHelper()
-	return do(ctx, "get", "pods", "-l", "app.kubernetes.io/component="+component, "-o", "jsonpath={.items[0].metadata.name}")
+	return do(ctx, "get", "pods", "-l", "app.kubernetes.io/component="+component, "--field-selector=status.phase=Running", "-o", "jsonpath={.items[0].metadata.name}")
 }
 
 // decisions are how many commands the shim sent to workers since Jellyfin's start.
