@@ -163,6 +163,7 @@ func (s *Scheduler) killed(ctx context.Context, id string, w lease.Worker, verdi
 			done()
 			if err == nil && answer.GetDead() {
 				s.fences.Free(id)
+				s.forsake(id, w)
 				return
 			}
 			if err == nil {
@@ -176,6 +177,25 @@ func (s *Scheduler) killed(ctx context.Context, id string, w lease.Worker, verdi
 			return
 		}
 	}
+}
+
+// forsake ends the Job of a killed session that nobody asks for any more: its worker
+// would keep its pod, and a GPU, until its grace is over.
+func (s *Scheduler) forsake(id string, w lease.Worker) {
+	if w.Job == "" {
+		return
+	}
+	s.background(2*shimSilent, func(ctx context.Context) {
+		if !sleep(ctx, shimSilent) { // a living shim has come for the exit by then
+			return
+		}
+		s.mu.Lock()
+		here := s.sessions[id] != nil
+		s.mu.Unlock()
+		if !here {
+			s.cfg.Jobs.Discard(id)
+		}
+	})
 }
 
 // killTimeout is how long a worker may take to say that a killed process is gone.

@@ -249,3 +249,28 @@ func TestStandby(t *testing.T) {
 		t.Errorf("audit %v", line)
 	}
 }
+
+// A worker that has just started takes software at once, and hardware when it is
+// proved.
+func TestWhileAWorkerProves(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Policy = "warm" })
+	w := r.add("w", 2, prints(nil, 0))
+	tell := func(d *wire.Description) {
+		r.pool.mu.Lock()
+		w.state.Description = d
+		r.pool.mu.Unlock()
+		r.pool.wake()
+	}
+	tell(&wire.Description{Proves: true, Proving: true})
+	if _, err := r.start("film", play("film"), nil).wait(t); err != nil {
+		t.Fatal(err)
+	}
+	gpu := r.start("gpu", argv("-i /media/a.mkv -c:v h264_nvenc /cache/gpu.m3u8"), nil)
+	if p := within(t, gpu.progress, "a place in the queue"); !strings.Contains(p.GetReason(), "still proving") {
+		t.Errorf("it waits for %q", p.GetReason())
+	}
+	tell(&wire.Description{Proves: true, Capabilities: []string{"encoder:h264_nvenc"}})
+	if _, err := gpu.wait(t); err != nil {
+		t.Fatal(err)
+	}
+}

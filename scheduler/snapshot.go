@@ -185,6 +185,11 @@ func keyOf(d *wire.Description) string {
 
 func profileOf(d *wire.Description) *placement.Profile {
 	flaws := make(map[string]string, len(d.GetFlaws()))
+	if d.GetProving() && len(d.GetCapabilities()) == 0 { // its ffmpeg's lists are not read yet
+		for _, kind := range []string{"encoder", "decoder", "filter", "hwaccel", "device"} {
+			flaws[kind+":*"] = "the worker has just started and proves what it can"
+		}
+	}
 	for _, f := range d.GetFlaws() {
 		flaws[f.GetCapability()] = f.GetReason()
 	}

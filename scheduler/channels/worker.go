@@ -334,10 +334,10 @@ func (w *worker) serve(ctx context.Context, c *conn) error {
 	every := w.keeper.config.Describe
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	again := time.NewTimer(every) // sooner, while a session that nobody holds takes its time to die
+	again := time.NewTimer(every) // sooner, while its word is about to change
 	defer again.Stop()
 	pause := leastAgain
-	if w.ending(c) { // since before this channel
+	if w.unsettled(c) { // since before this channel
 		again.Reset(pause)
 	}
 	for {
@@ -354,17 +354,19 @@ func (w *worker) serve(ctx context.Context, c *conn) error {
 		if err := w.describe(ctx, c); err != nil {
 			return err
 		}
-		if w.ending(c) {
+		if w.unsettled(c) {
 			again.Reset(pause)
 			pause = min(2*pause, every)
 		}
 	}
 }
 
-func (w *worker) ending(c *conn) bool {
+// unsettled tells whether the worker's next word is wanted soon: a session is about
+// to end, or its trials are.
+func (w *worker) unsettled(c *conn) bool {
 	w.keeper.mu.Lock()
 	defer w.keeper.mu.Unlock()
-	return len(c.boot.slots.ending) > 0
+	return len(c.boot.slots.ending) > 0 || c.boot.description.GetProving()
 }
 
 // describe asks once. One unanswered question makes the worker count as full,

@@ -53,7 +53,7 @@ func say(format string, args ...any) { fmt.Printf("stack: %s\n", fmt.Sprintf(for
 func ready(ctx context.Context) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
-		pods, err := kubectl(ctx, nil, "get", "pods", "--field-selector=status.phase!=Succeeded", "-o", `jsonpath={range .items[*]}{.metadata.labels.app\.kubernetes\.io/component}={.metadata.deletionTimestamp}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}`)
+		pods, err := kubectl(ctx, nil, "get", "pods", "-l", "ffpod.dev/role notin (job,standby)", "--field-selector=status.phase!=Succeeded", "-o", `jsonpath={range .items[*]}{.metadata.labels.app\.kubernetes\.io/component}={.metadata.deletionTimestamp}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}`)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(strings.Fields(pods)).To(ConsistOf("server=True", "scheduler=True", "worker=True"))
 	}).WithContext(ctx).WithTimeout(readyBound).WithPolling(time.Second).Should(Succeed(), func() string {
