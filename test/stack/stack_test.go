@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -271,6 +272,22 @@ var _ = Describe("Jellyfin from the minimal overlay", Ordered, ContinueOnFailure
 		Expect(versions(ctx)).To(Equal(before))
 	}, NodeTimeout(specBound))
 
+	It("takes settings from outside, and is back after them", func(ctx SpecContext) {
+		const setting, element = "enableThrottling=true", "<EnableThrottling>true</EnableThrottling>"
+		stored := func() string {
+			return do(ctx, "exec", "deploy/jellyfin", "-c", "jellyfin", "--", "cat", "/config/config/encoding.xml")
+		}
+		Expect(stored()).NotTo(ContainSubstring(element))
+		server := podOf(ctx, "server")
+		Expect(ffpod(ctx, "jellyfin", "apply", setting)).To(ContainSubstring("EnableThrottling"))
+		Expect(podOf(ctx, "server")).To(Equal(server))
+		Expect(stored()).NotTo(ContainSubstring(element), "without --yes nothing is written")
+		AddReportEntry("said", ffpod(ctx, "jellyfin", "apply", "--yes", setting))
+		ready(ctx)
+		Expect(podOf(ctx, "server")).NotTo(Equal(server))
+		Expect(stored()).To(ContainSubstring(element))
+	}, NodeTimeout(specBound))
+
 	It("leaves claims, and nothing else, when it is removed; and finds them again", func(ctx SpecContext) {
 		do(ctx, "exec", "deploy/jellyfin", "-c", "jellyfin", "--", "/bin/sh", "-c", "echo kept > /config/data/library.db")
 		_, err := kubectl(ctx, nil, "delete", "--wait=true", "--timeout=120s", "-k", overlay)
@@ -287,6 +304,16 @@ var _ = Describe("Jellyfin from the minimal overlay", Ordered, ContinueOnFailure
 		Expect(do(ctx, "exec", "deploy/jellyfin", "-c", "jellyfin", "--", "cat", "/config/data/library.db")).To(Equal("kept"))
 	}, NodeTimeout(specBound))
 })
+
+// ffpod runs the operator's program against the suite's namespace.
+func ffpod(ctx context.Context, verb, what string, args ...string) string {
+	GinkgoHelper()
+	cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"run", "./cmd/ffpod", verb, what, "-n", namespace}, args)...)
+	cmd.Dir = manifests.Root()
+	out, err := cmd.CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), string(out))
+	return string(out)
+}
 
 // release is an overlay beside base, with the shim of a tag.
 func release(base, shim string, lines ...string) string {
