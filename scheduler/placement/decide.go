@@ -19,6 +19,9 @@ func (b *Round) Decide(r Request, p Policy, now time.Time) Decision {
 	q := ask(r, p, now)
 	b.hints = hint{} // its needs are others
 	classes, no := b.candidates(q)
+	if no != nil && !r.LocalOK {
+		q, classes, no = b.believe(q, no)
+	}
 	if no != nil {
 		return q.refuse(*no)
 	}
@@ -31,6 +34,23 @@ func (b *Round) Decide(r Request, p Policy, now time.Time) Decision {
 		}
 	}
 	return b.later(classes, q)
+}
+
+// believe asks again without the software that no worker lists, for a session that
+// can run nowhere else: what is misread here, or missing, is ffmpeg's to refuse, in
+// its own words. Hardware stays asked for: a wrong worker would fail later, and worse.
+func (b *Round) believe(q *question, no *Decision) (*question, []candidate, *Decision) {
+	r := q.Request
+	r.Needs = slices.DeleteFunc(slices.Clone(r.Needs), func(n string) bool { return !hardware(n) })
+	if len(r.Needs) == len(q.Needs) {
+		return q, nil, no
+	}
+	again := ask(r, q.policy, q.now)
+	b.hints = hint{}
+	if classes, still := b.candidates(again); still == nil {
+		return again, classes, nil
+	}
+	return q, nil, no
 }
 
 // overLimit says that the caller has as many sessions as it may; empty: it has not.

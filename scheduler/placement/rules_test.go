@@ -70,8 +70,16 @@ func TestRules(t *testing.T) {
 			request: Request{Kind: "playback", Needs: []string{"encoder:av1_nvenc"}}, want: Reject, wantRefusal: wire.Refusal_NO_CLASS,
 			wantReason: "no class can do it: class nvidia: encoder:av1_nvenc failed its trial (no capable devices found)",
 		},
-		"what no ffmpeg offers": {
-			classes: []Class{cpu(func(c *Class) { c.Can = soft })}, request: Request{Kind: "playback", Needs: []string{"encoder:nope"}},
+		"software that no worker lists is for ffmpeg to refuse": {
+			classes: []Class{cpu(noJobs)}, workers: []Worker{worker("cpu", "a", 0, proved(soft))},
+			request: Request{Kind: "playback", Needs: []string{"encoder:nope"}}, want: Warm, wantPod: "a",
+		},
+		"software that no worker lists, and hardware that none proved": {
+			classes: []Class{nvidia()}, workers: []Worker{worker("nvidia", "a", 0, proved(gpu))},
+			request: Request{Kind: "playback", Needs: []string{"encoder:av1_nvenc", "filter:nope"}}, want: Reject, wantRefusal: wire.Refusal_NO_CLASS,
+		},
+		"software that the caller's own ffmpeg may have": {
+			classes: []Class{cpu(func(c *Class) { c.Can = soft })}, request: Request{Kind: "playback", Needs: []string{"encoder:nope"}, LocalOK: true},
 			want: Reject, wantRefusal: wire.Refusal_NO_CLASS, wantReason: "class cpu: encoder:nope is not offered",
 		},
 		"what the last workers of the template proved holds for Jobs": {
