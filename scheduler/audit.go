@@ -114,6 +114,9 @@ func (r *run) audit(out outcome) {
 		zap.String("exit", exitWords(r.exit, out)),
 		zap.String("cause", out.cause),
 	}
+	if r.translated != nil {
+		fields = append(fields, zap.Stringer("translated", r.translated))
+	}
 	if r.worker.Job != "" {
 		fields = append(fields, zap.String("job", r.worker.Job))
 	}

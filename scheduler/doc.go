@@ -47,7 +47,8 @@
 //   - A session is resumed by the pod that began it, by nobody else.
 //   - Every session that was authenticated ends in exactly one audit line.
 //   - No frame is changed on its way but Start, which gains the record and the
-//     niceness of its kind.
+//     niceness of its kind, and whose argv is rewritten for the hardware of a class
+//     that asks for it (ffpod.dev/translate): which options, the record says.
 //   - argv, env and cwd are never logged, stored or put into an object.
 //
 // # Failure handling

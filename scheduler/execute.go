@@ -61,7 +61,9 @@ func (r *run) execute(ctx context.Context, first *wire.Frame) error {
 	return r.ended(whole, err)
 }
 
-// prepare completes a Start for the worker.
+// prepare completes a Start for the worker: its record, its bounds and its niceness,
+// and its argv where it is rewritten for the worker's hardware. All else is the
+// caller's.
 func (r *run) prepare(start *wire.Start) error {
 	if start == nil {
 		return nil
@@ -72,6 +74,9 @@ func (r *run) prepare(start *wire.Start) error {
 	}
 	grace := r.grace()
 	start.Record, start.GraceMs, start.Orders = record, grace, grace > 0
+	if start.Argv = r.given; r.translated == nil {
+		start.Argv = asBytes(r.line)
+	}
 	start.Nice = max(start.GetNice(), placement.Nice(r.kind))
 	return nil
 }
@@ -80,7 +85,7 @@ func (r *run) prepare(start *wire.Start) error {
 func (r *run) begin(ctx context.Context, first *wire.Frame) error {
 	w := r.worker
 	r.sched.fences.Placed(r.id, w)
-	if first.GetStart() != nil && !r.move(ctx, store.Starting, store.Move{Right: &store.Right{Class: w.Class, Worker: w.Pod + "/" + w.Nonce, Pod: w.Pod, Node: w.Node}}) {
+	if first.GetStart() != nil && !r.move(ctx, store.Starting, store.Move{Right: &store.Right{Class: w.Class, Worker: w.Pod + "/" + w.Nonce, Pod: w.Pod, Node: w.Node}, Reason: r.decision.Reason, Translated: r.translated.String()}) {
 		return fmt.Errorf("start session %s: the store knows it in another state", r.id)
 	}
 	r.started = make(chan struct{})

@@ -33,7 +33,9 @@ type grant struct {
 	lease    *lease.Lease // a warm slot, held
 	build    string       // of its worker's ffmpeg
 	class    class.Class  // of the Job to launch
-	err      error        // nothing could ever run it
+	// rewriting is of the line that the place was granted for; nil: the caller's.
+	rewriting *rewriting
+	err       error // nothing could ever run it
 }
 
 // await waits in the queue until the dispatcher grants a place.
@@ -126,6 +128,7 @@ func (s *Scheduler) walk(ctx context.Context) ([]placement.Continuation, error) 
 	}
 	snap, known := s.snapshot()
 	round, position := placement.NewRound(snap), 0
+	on := scene{round: round, classes: known, offers: offersOf(snap, known)}
 	for i := range placement.Order(waiting(queue), s.held(), s.cfg.Now()) {
 		q := queue[i]
 		position++
@@ -134,7 +137,7 @@ func (s *Scheduler) walk(ctx context.Context) ([]placement.Continuation, error) 
 			round.Take(round.Decide(requestOf(q), placement.Policy(q.Policy), s.cfg.Now()))
 			continue
 		}
-		if err := s.place(ctx, w, q, position, round, known); err != nil {
+		if err := s.place(ctx, w, q, position, on); err != nil {
 			return nil, err
 		}
 	}
@@ -175,11 +178,19 @@ func (s *Scheduler) pausing() bool {
 	return slices.ContainsFunc(s.cfg.Pool.Workers(), func(w channels.WorkerState) bool { return len(w.Paused) > 0 })
 }
 
+// scene is what one walk of the queue places sessions on.
+type scene struct {
+	round   *placement.Round
+	classes map[string]class.Class
+	offers  []offer
+}
+
 // place decides one waiter and carries the decision out as far as it takes no
 // time. What it gets is taken from the round.
-func (s *Scheduler) place(ctx context.Context, w *waiter, q store.Session, position int, round *placement.Round, known map[string]class.Class) error {
+func (s *Scheduler) place(ctx context.Context, w *waiter, q store.Session, position int, on scene) error {
+	round := on.round
 	for {
-		d := round.Decide(w.run.request(), w.run.policy, s.cfg.Now())
+		d := round.Decide(w.run.request(on.offers), w.run.policy, s.cfg.Now())
 		switch d.Verdict {
 		case placement.Wait:
 			return s.tell(ctx, w, d.Reason, position)
@@ -191,7 +202,10 @@ func (s *Scheduler) place(ctx context.Context, w *waiter, q store.Session, posit
 			return nil
 		}
 		worker, _ := round.Worker(d)
-		g := grant{decision: d, class: known[d.Class], build: worker.Build}
+		g := grant{decision: d, class: on.classes[d.Class], build: worker.Build}
+		if d.Translated {
+			g.rewriting = w.run.rewritings[d.Class]
+		}
 		granted, err := s.grant(ctx, &q, &g, rightOf(d, worker))
 		if err != nil {
 			return err
@@ -300,14 +314,15 @@ func (s *Scheduler) Waiting(name string) int {
 	if len(s.waiters) == 0 {
 		return 0
 	}
-	snap, _ := s.snapshot()
+	snap, known := s.snapshot()
+	offers := offersOf(snap, known)
 	snap.Workers = nil
 	for _, c := range snap.Classes {
 		snap.Workers = append(snap.Workers, placement.Worker{Class: c.Name, Pod: "any of " + c.Name, Slots: 1, Ready: true})
 	}
 	n := 0
 	for _, w := range s.waiters {
-		if d := placement.Decide(snap, w.run.request(), w.run.policy, s.cfg.Now()); d.Verdict == placement.Warm && d.Class == name {
+		if d := placement.Decide(snap, w.run.request(offers), w.run.policy, s.cfg.Now()); d.Verdict == placement.Warm && d.Class == name {
 			n++
 		}
 	}

@@ -39,6 +39,7 @@ func (r *run) parse(start *wire.Start) error {
 		return refuse(wire.Refusal_BAD_START, "use the shim of this release", "program %d is neither ffmpeg nor ffprobe", p)
 	}
 	r.start.Env = session.ForwardedEnv(r.start.GetEnv())
+	r.line = argvOf(r.start)
 	r.command = parseArgv(r.start)
 	r.kind, r.outputs = string(r.command.Kind), outputs(r.command)
 	return r.wants()
@@ -58,11 +59,7 @@ func parseArgv(s *wire.Start) ffmpeg.Command {
 	if s.GetProgram() == wire.Program_FFPROBE {
 		program = ffmpeg.FFprobe
 	}
-	argv := make([]string, len(s.GetArgv()))
-	for i, a := range s.GetArgv() {
-		argv[i] = string(a)
-	}
-	return ffmpeg.Parse(string(program), argv, ffmpeg.Host{Dir: string(s.GetCwd())})
+	return ffmpeg.Parse(string(program), argvOf(s), ffmpeg.Host{Dir: string(s.GetCwd())})
 }
 
 // wants reads what is asked of placement.
@@ -81,7 +78,6 @@ func (r *run) wants() error {
 	}
 	r.deadline = r.asked.Add(wait)
 	r.needs = r.command.Requirements()
-	r.encodes = placement.EncodesInHardware(r.needs.Capabilities)
 	if len(r.outputs) > 0 {
 		r.viewer = owner(r.caller) + "\x00" + r.outputs[0]
 	}
@@ -138,11 +134,12 @@ func (r *run) enter() bool {
 	return true
 }
 
-// request is what placement needs to know.
-func (r *run) request() placement.Request {
+// request is what placement needs to know. The scheduler's mutex is held.
+func (r *run) request(offers []offer) placement.Request {
 	return placement.Request{
 		Kind: r.kind, Class: r.start.GetClass(), Needs: r.needs.Capabilities, Hardware: r.needs.Hardware,
-		Build: r.start.GetBuild(), SameBuild: r.sched.cfg.SameBuild,
+		Alternatives: r.alternatives(offers),
+		Build:        r.start.GetBuild(), SameBuild: r.sched.cfg.SameBuild,
 		Realtime: r.needs.Realtime, Network: r.network(), LocalOK: r.start.GetLocal(),
 		Viewer: r.viewer, Caller: owner(r.caller), CallerLimit: r.sched.cfg.CallerLimit,
 		Asked: r.asked, Fallback: r.sched.cfg.Fallback[r.kind], Avoid: r.avoid,
@@ -171,6 +168,8 @@ type Record struct {
 	Policy  string       `json:"policy"`
 	Outputs [][]byte     `json:"outputs,omitempty"` // output keys; bytes, as paths are
 	Asked   time.Time    `json:"asked"`
+	// Translated is nil for a session that runs the line of its caller.
+	Translated *Translated `json:"translated,omitempty"`
 }
 
 // maxOutputs and maxRecord bound the record, which every Describe of the worker
@@ -181,7 +180,7 @@ const (
 )
 
 func (r *run) record() ([]byte, error) {
-	rec := Record{V: 1, Caller: r.caller, Kind: r.kind, Class: r.worker.Class, Policy: string(r.policy), Asked: r.asked.UTC()}
+	rec := Record{V: 1, Caller: r.caller, Kind: r.kind, Class: r.worker.Class, Policy: string(r.policy), Asked: r.asked.UTC(), Translated: r.translated}
 	for _, key := range r.outputs {
 		rec.Outputs = append(rec.Outputs, []byte(key))
 	}

@@ -148,7 +148,7 @@ func (r *run) recall(state *wire.SessionState) error {
 		return r.stranger()
 	}
 	r.owned.Store(true)
-	r.kind, r.policy, r.outputs = rec.Kind, placement.Policy(rec.Policy), rec.keys()
+	r.kind, r.policy, r.outputs, r.translated = rec.Kind, placement.Policy(rec.Policy), rec.keys(), rec.Translated
 	r.command.Kind = ffmpeg.Kind(rec.Kind)
 	if rec.Asked.Before(r.asked) {
 		r.asked = rec.Asked
@@ -162,7 +162,7 @@ func (r *run) adopt(ctx context.Context) {
 	known, ok, err := r.sched.cfg.Store.Adopt(ctx, store.Session{
 		ID: r.id, Caller: r.caller, Kind: r.kind, Policy: string(r.policy),
 		Right:     store.Right{Class: w.Class, Worker: w.Pod + "/" + w.Nonce, Pod: w.Pod, Node: w.Node},
-		Placement: string(r.decision.Verdict), Reason: r.decision.Reason, Times: store.Times{Queued: r.asked},
+		Placement: string(r.decision.Verdict), Reason: r.decision.Reason, Translated: r.translated.String(), Times: store.Times{Queued: r.asked},
 	})
 	switch {
 	case err != nil:

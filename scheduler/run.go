@@ -42,7 +42,7 @@ type run struct {
 	command  ffmpeg.Command
 	kind     string
 	needs    ffmpeg.Requirements
-	encodes  bool     // in hardware
+	line     []string // the caller's argv
 	viewer   string   // whom it is for, as far as its outputs tell
 	outputs  []string // keys
 	claimed  bool     // they are fenced in this session's name
@@ -56,19 +56,23 @@ type run struct {
 	attempt int
 
 	// Of the present placement.
-	avoid    map[string]time.Time // read by the dispatcher while the session waits
-	decision placement.Decision
-	held     *lease.Lease          // nil once given back
-	worker   lease.Worker          // of the last lease
-	build    string                // of its ffmpeg, if known
-	at       atomic.Pointer[place] // where it runs or ran; any goroutine
-	owned    atomic.Bool           // the caller is proved to be the session's; any goroutine
-	begun    atomic.Bool           // Start was sent to a worker that has not refused it
-	placed   atomic.Bool           // it holds a lease, and what it is does not change any more; any goroutine
-	switched atomic.Int64          // when it was last paused or continued, Unix nanoseconds; any goroutine
-	epoch    atomic.Uint64         // of the stream to the worker
-	attempts int
-	failure  error // of the last attempt
+	avoid      map[string]time.Time        // read by the dispatcher while the session waits
+	rewritings map[string]*rewriting       // by class, of the last request. Guarded by Scheduler.mu
+	tried      map[rewritingKey]*rewriting // Guarded by Scheduler.mu
+	translated *Translated                 // nil: its line is the caller's
+	given      [][]byte                    // the rewritten line, with translated
+	decision   placement.Decision
+	held       *lease.Lease          // nil once given back
+	worker     lease.Worker          // of the last lease
+	build      string                // of its ffmpeg, if known
+	at         atomic.Pointer[place] // where it runs or ran; any goroutine
+	owned      atomic.Bool           // the caller is proved to be the session's; any goroutine
+	begun      atomic.Bool           // Start was sent to a worker that has not refused it
+	placed     atomic.Bool           // it holds a lease, and what it is does not change any more; any goroutine
+	switched   atomic.Int64          // when it was last paused or continued, Unix nanoseconds; any goroutine
+	epoch      atomic.Uint64         // of the stream to the worker
+	attempts   int
+	failure    error // of the last attempt
 
 	exit    *wire.Exit
 	untold  bool          // the worker may not know that the exit was acknowledged
@@ -191,13 +195,14 @@ func (s *Scheduler) heldByWarm(c class.Class, reason string) error {
 
 func (r *run) hold(l *lease.Lease, build string) {
 	r.held, r.worker, r.build, r.times.ready = l, l.Worker(), build, r.now()
-	r.at.Store(&place{r.worker, string(r.decision.Verdict)})
+	r.at.Store(&place{r.worker, string(r.decision.Verdict), r.decision.Encodes})
 }
 
 // place is a worker and the placement that chose it.
 type place struct {
 	worker  lease.Worker
 	verdict string
+	encodes bool // in hardware
 }
 
 // grace is how long the worker keeps the session without a stream: 0 for one, or
@@ -258,6 +263,7 @@ func (r *run) again(ctx context.Context, err error) error {
 	if !r.move(ctx, store.Queued, store.Move{Reason: other.Error()}) {
 		return fmt.Errorf("place session %s again: the store knows it in another state", r.id)
 	}
+	r.translated = nil
 	r.times.leased, r.times.ready, r.times.starting = time.Time{}, time.Time{}, time.Time{}
 	return nil
 }

@@ -232,7 +232,10 @@ func (r *run) serve(ctx context.Context) error {
 		}
 		if err = r.lease(ctx, won); err == nil { // 5. a warm slot is held already, a Job is launched
 			r.placed.Store(true)
-			if err = r.ticket(ctx); err == nil { // 6. the shim holds its ticket before anything starts
+			if err = r.rewrite(won); err == nil { // what this worker is given
+				err = r.ticket(ctx) // 6. the shim holds its ticket before anything starts
+			}
+			if err == nil {
 				err = r.execute(ctx, &wire.Frame{Kind: &wire.Frame_Start{Start: r.start}}) // 7. bytes both ways until the exit
 			}
 			r.giveBack(err) // 8. Release, Leave or Destroy

@@ -36,7 +36,7 @@ func (s *Scheduler) snapshot() (placement.Snapshot, map[string]class.Class) {
 			o = new(occupants)
 			on[at.worker.Pod+"/"+at.worker.Nonce] = o
 		}
-		o.add(r)
+		o.add(r, at.encodes)
 	}
 	workers := s.cfg.Pool.Workers()
 	s.profiles.keep(workers)
@@ -60,12 +60,12 @@ type occupants struct {
 	running []placement.Running
 }
 
-func (o *occupants) add(r *run) {
-	if r.encodes {
+func (o *occupants) add(r *run, encodes bool) {
+	if encodes {
 		o.encodes++
 	}
 	if placement.Pausable(r.kind) && r.runs.Load() != 0 {
-		x := placement.Running{ID: r.id, Kind: r.kind, Hardware: len(r.needs.Hardware) > 0 || r.encodes}
+		x := placement.Running{ID: r.id, Kind: r.kind, Hardware: len(r.needs.Hardware) > 0 || encodes}
 		if at := r.switched.Load(); at != 0 {
 			x.Since = time.Unix(0, at)
 		}

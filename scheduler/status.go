@@ -54,7 +54,7 @@ func (s *Scheduler) Status(ctx context.Context) (api.Status, error) {
 // told is a session without what only its caller may know.
 func told(q store.Session) api.Session {
 	out := api.Session{ID: q.ID, Caller: q.Caller.ServiceAccount, CallerPod: q.Caller.Pod, Kind: q.Kind, State: string(q.State),
-		CallerBuild: q.Build, Placement: q.Placement, Class: cmp.Or(q.Right.Class, q.WantClass), Pod: q.Right.Pod, Node: q.Right.Node, Reason: q.Reason,
+		CallerBuild: q.Build, Translated: q.Translated, Placement: q.Placement, Class: cmp.Or(q.Right.Class, q.WantClass), Pod: q.Right.Pod, Node: q.Right.Node, Reason: q.Reason,
 		Asked: q.Times.Queued, Started: q.Times.Running, Ended: q.Times.Final}
 	if !q.State.Final() {
 		return out

@@ -74,6 +74,9 @@ type Session struct {
 	Pod       string `json:"pod,omitempty"`
 	Node      string `json:"node,omitempty"`
 	Reason    string `json:"reason,omitempty"` // of the placement, or of the wait
+	// Translated says for which hardware its command line was rewritten, and which
+	// options changed. Empty: it was not.
+	Translated string `json:"translated,omitempty"`
 	// CallerBuild is the ELF build id of the caller's own ffmpeg, if it has one.
 	CallerBuild string `json:"callerBuild,omitempty"`
 	Exit        *Exit  `json:"exit,omitempty"` // nil: it is not over, or had none

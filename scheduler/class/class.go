@@ -40,6 +40,7 @@ type Class struct {
 	Devices   []string      // what its pods hold beyond the extended resources in their limits. Defaults to none.
 	Egress    ffmpeg.Egress // which network inputs its pods may reach. Defaults to none.
 	Scale     *Bounds       // replicas that the scheduler may choose between. Defaults to nil: it never touches them.
+	Translate bool          // it takes sessions whose command line is rewritten for its hardware. Defaults to false.
 	QueueName string        // Kueue's local queue for its Jobs. Defaults to none.
 
 	Replicas int32                  // warm workers wanted

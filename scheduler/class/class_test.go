@@ -57,10 +57,10 @@ func TestFromDeployment(t *testing.T) {
 		"defaults": {deployment(), base, nil},
 		"everything set": {
 			deployment(annotated("ffpod.dev/slots", "8", "ffpod.dev/jobs", "3", "ffpod.dev/standby", "1", "ffpod.dev/kinds", "playback, image,playback",
-				"ffpod.dev/cost", "10", "ffpod.dev/devices", "gpu.intel.com, nvidia.com/gpu,gpu.intel.com", "ffpod.dev/egress", "true", "ffpod.dev/scale", "0..5", "ffpod.dev/queue-name", "gpus")),
+				"ffpod.dev/cost", "10", "ffpod.dev/devices", "gpu.intel.com, nvidia.com/gpu,gpu.intel.com", "ffpod.dev/egress", "true", "ffpod.dev/scale", "0..5", "ffpod.dev/translate", "true", "ffpod.dev/queue-name", "gpus")),
 			with(func(c *Class) {
 				c.Slots, c.Jobs, c.Standby, c.Cost, c.Egress, c.QueueName = 8, 3, Bounds{1, 1}, 10, ffmpeg.AnyEgress, "gpus"
-				c.Kinds, c.Scale = []string{"playback", "image"}, &Bounds{0, 5}
+				c.Kinds, c.Scale, c.Translate = []string{"playback", "image"}, &Bounds{0, 5}, true
 				c.Devices = []string{"gpu.intel.com", "nvidia.com/gpu"}
 			}), nil},
 		"no Jobs": {deployment(annotated("ffpod.dev/jobs", "0")), with(func(c *Class) { c.Jobs = 0 }), nil},
@@ -79,11 +79,16 @@ func TestFromDeployment(t *testing.T) {
 		"other annotations of the pod template": {deployment(onTemplate("ffpod.dev/jobs", "5", "prometheus.io/scrape", "true")), base,
 			[]string{"annotation ffpod.dev/jobs on the pod template is ignored: set it on the Deployment"}},
 		"unknown": {deployment(annotated("ffpod.dev/slot", "3")), base,
-			[]string{"annotation ffpod.dev/slot is unknown: it is ignored (known: slots, jobs, standby, kinds, cost, devices, egress, scale, queue-name)"}},
-		"slots zero":  {deployment(annotated("ffpod.dev/slots", "0")), base, []string{`annotation ffpod.dev/slots: "0" is not a number from 1 to 256: it is ignored`}},
-		"slots many":  {deployment(annotated("ffpod.dev/slots", "257")), base, []string{`annotation ffpod.dev/slots: "257" is not a number from 1 to 256: it is ignored`}},
-		"jobs signed": {deployment(annotated("ffpod.dev/jobs", "+3")), base, []string{`annotation ffpod.dev/jobs: "+3" is not a number from 0 to 1000: it is ignored`}},
-		"cost empty":  {deployment(annotated("ffpod.dev/cost", "")), base, []string{`annotation ffpod.dev/cost: "" is not a number from 0 to 1000000: it is ignored`}},
+			[]string{"annotation ffpod.dev/slot is unknown: it is ignored (known: slots, jobs, standby, kinds, cost, devices, egress, scale, translate, queue-name)"}},
+		"slots zero":        {deployment(annotated("ffpod.dev/slots", "0")), base, []string{`annotation ffpod.dev/slots: "0" is not a number from 1 to 256: it is ignored`}},
+		"slots many":        {deployment(annotated("ffpod.dev/slots", "257")), base, []string{`annotation ffpod.dev/slots: "257" is not a number from 1 to 256: it is ignored`}},
+		"jobs signed":       {deployment(annotated("ffpod.dev/jobs", "+3")), base, []string{`annotation ffpod.dev/jobs: "+3" is not a number from 0 to 1000: it is ignored`}},
+		"translate refused": {deployment(annotated("ffpod.dev/translate", "false")), base, nil},
+		"translate for one target": {deployment(annotated("ffpod.dev/translate", "qsv")), base,
+			[]string{`annotation ffpod.dev/translate: "qsv" is not true or false: it is ignored`}},
+		"translate on the pod template": {deployment(onTemplate("ffpod.dev/translate", "true")), base,
+			[]string{"annotation ffpod.dev/translate on the pod template is ignored: set it on the Deployment"}},
+		"cost empty": {deployment(annotated("ffpod.dev/cost", "")), base, []string{`annotation ffpod.dev/cost: "" is not a number from 0 to 1000000: it is ignored`}},
 		"kind unknown": {deployment(annotated("ffpod.dev/kinds", "playback,movies")), base,
 			[]string{`annotation ffpod.dev/kinds: "playback,movies" is not a comma list of ` + kinds + `: it is ignored`}},
 		"devices no names": {deployment(annotated("ffpod.dev/devices", "gpu intel")), base,

@@ -17,6 +17,8 @@
 //	ffpod.dev/egress      true: its pods may reach network inputs  default false
 //	ffpod.dev/scale       MIN..MAX replicas that the scheduler     default: it never
 //	                      may choose between                       touches replicas
+//	ffpod.dev/translate   true: sessions for hardware that it      default false
+//	                      has not may run there, rewritten
 //	ffpod.dev/queue-name  Kueue's LocalQueue for its Jobs          default none
 //
 // What is unknown or malformed counts as absent and is reported as an Event on

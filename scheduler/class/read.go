@@ -78,7 +78,7 @@ func (r *reader) annotations(d *appsv1.Deployment) {
 	}
 }
 
-const known = "slots, jobs, standby, kinds, cost, devices, egress, scale, queue-name"
+const known = "slots, jobs, standby, kinds, cost, devices, egress, scale, translate, queue-name"
 
 // read reports whether it knows the annotation.
 func (r *reader) read(name, value string) bool {
@@ -115,6 +115,14 @@ func (r *reader) read(name, value string) bool {
 			c.Scale = &b
 		} else {
 			r.problem(name, value, "two numbers MIN..MAX, such as 0..3")
+		}
+	case "translate":
+		switch value {
+		case "true":
+			c.Translate = true
+		case "false":
+		default:
+			r.problem(name, value, "true or false")
 		}
 	case "queue-name":
 		if len(validation.IsDNS1123Subdomain(value)) > 0 || len(value) > validation.LabelValueMaxLength {

@@ -19,6 +19,9 @@ type question struct {
 	traits   traits
 	hardware bool // it needs a device
 	encodes  bool // it needs an encoder of a device
+
+	rewritten bool     // it is asked of a class by its Alternative
+	refused   []string // by class, why it cannot be rewritten
 }
 
 func ask(r Request, p Policy, now time.Time) *question {
@@ -26,9 +29,19 @@ func ask(r Request, p Policy, now time.Time) *question {
 		hardware: needsHardware(r.Needs), encodes: encodesInHardware(r.Needs)}
 }
 
+// rewrittenFor is what a class is asked when the command line is rewritten for it.
+func (q *question) rewrittenFor(a Alternative) *question {
+	r := q.Request
+	r.Needs, r.Hardware = a.Needs, a.Hardware
+	w := ask(r, q.policy, q.now)
+	w.rewritten = true
+	return w
+}
+
 // candidate is a class that may run the session.
 type candidate struct {
 	*Class
+	q *question // as it is asked there
 	// lacks is what its Jobs cannot do; empty: nothing known.
 	lacks string
 	// proved: by what is known it can, not only for want of knowledge.
@@ -62,14 +75,14 @@ func (b *Round) candidates(q *question) ([]candidate, *Decision) {
 	if no != nil {
 		return nil, no
 	}
-	proved = fitting(possible(proved, q), q)
+	proved = fitting(possible(proved))
 	if known := b.differing(proved, q); known != "" {
 		return nil, reject(wire.Refusal_WRONG_BUILD,
 			fmt.Sprintf("every worker has another ffmpeg than the caller: %s, not %s", known, q.Build),
 			"use the same ffmpeg in both images, or set placement.builds: any")
 	}
 	slices.SortFunc(proved, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.Cost, b.Cost), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(a.rewriting(), b.rewriting()), cmp.Compare(a.Cost, b.Cost), cmp.Compare(a.Name, b.Name))
 	})
 	return proved, nil
 }
@@ -95,12 +108,12 @@ func (b *Round) capable(classes []Class, q *question) ([]candidate, *Decision) {
 	var able []candidate
 	var words []string
 	for i := range classes {
-		c, hopeful := b.examine(&classes[i], q)
-		if hopeful || c.lacks == "" {
+		c, lacks := b.form(&classes[i], q)
+		if lacks == "" {
 			able = append(able, c)
 			continue
 		}
-		words = append(words, "class "+c.Name+": "+c.lacks)
+		words = append(words, "class "+c.Name+": "+lacks)
 	}
 	if len(able) == 0 {
 		return nil, reject(wire.Refusal_NO_CLASS, "no class can do it: "+strings.Join(words, "; "),
@@ -109,19 +122,47 @@ func (b *Round) capable(classes []Class, q *question) ([]candidate, *Decision) {
 	return able, nil
 }
 
+// form is how a class would run the session: as it is, or rewritten, where the class
+// neither proved what it needs nor holds the hardware that it names. The words say
+// what is lacking for both; empty: one of them may be.
+func (b *Round) form(class *Class, q *question) (candidate, string) {
+	c, lacks := b.examine(class, q)
+	a, may := q.Alternatives[class.Name]
+	switch {
+	case !may, lacks == "" && c.fits():
+		return c, lacks
+	case a.Refused != "":
+		q.refused = append(q.refused, "class "+class.Name+": cannot be rewritten: "+a.Refused)
+		return c, also(lacks, "cannot be rewritten: "+a.Refused)
+	}
+	w, worse := b.examine(class, q.rewrittenFor(a))
+	if worse != "" {
+		return c, also(lacks, "rewritten: "+worse)
+	}
+	return w, ""
+}
+
+// also adds words, if there are any to add to.
+func also(words, more string) string {
+	if words == "" {
+		return ""
+	}
+	return words + ", " + more
+}
+
 // examine asks the workers of a class that are up, and what is known of its
-// template. Hopeful is that a worker of the policy can, may, or is still finding
-// out. What every worker lacks, a Job lacks too, unless the template's own profile
-// knows better.
-func (b *Round) examine(class *Class, q *question) (c candidate, hopeful bool) {
-	c.Class = class
-	able := false
+// template. It returns what is lacking: nothing, if a worker of the policy can, may,
+// or is still finding out. What every worker lacks, a Job lacks too, unless the
+// template's own profile knows better.
+func (b *Round) examine(class *Class, q *question) (c candidate, lacks string) {
+	c.Class, c.q = class, q
+	able, hopeful := false, false
 	for _, i := range b.classes[c.Name] {
 		w := &b.s.Workers[i]
 		if !w.Ready || w.Draining {
 			continue
 		}
-		if lacks := b.lacks(w.Can, q.Needs); lacks != "" && !w.Proving {
+		if lacks := b.lacks(w.Can, q); lacks != "" && !w.Proving {
 			c.lacks = cmp.Or(c.lacks, lacks)
 			continue
 		}
@@ -137,18 +178,21 @@ func (b *Round) examine(class *Class, q *question) (c candidate, hopeful bool) {
 		c.lacks = ""
 	}
 	if c.Can != nil {
-		c.lacks = b.lacks(c.Can, q.Needs)
+		c.lacks = b.lacks(c.Can, q)
 		c.proved = c.proved || c.lacks == ""
 	}
-	return c, hopeful
+	if hopeful {
+		return c, ""
+	}
+	return c, c.lacks
 }
 
 // possible keeps the classes that the policy does not shut out for ever, if there are
 // any: what can never run a session must not stand before what can.
-func possible(classes []candidate, q *question) []candidate {
+func possible(classes []candidate) []candidate {
 	var kept []candidate
 	for _, c := range classes {
-		if c.possible(q) {
+		if c.possible() {
 			kept = append(kept, c)
 		}
 	}
@@ -160,37 +204,58 @@ func possible(classes []candidate, q *question) []candidate {
 
 // possible: replicas may be scaled up, by hand or by an autoscaler; a Job may be made
 // when another is over.
-func (c candidate) possible(q *question) bool {
-	return q.policy.warm() || c.Jobs > 0 && c.lacks == ""
+func (c candidate) possible() bool {
+	return c.q.policy.warm() || c.Jobs > 0 && c.lacks == ""
+}
+
+// title begins what is said of it.
+func (c candidate) title() string {
+	if c.q.rewritten {
+		return "class " + c.Name + ", rewritten: "
+	}
+	return "class " + c.Name + ": "
+}
+
+// rewriting orders what runs the session as it is before what needs it rewritten, and
+// of those GPUs before CPUs.
+func (c candidate) rewriting() int {
+	switch {
+	case !c.q.rewritten:
+		return 0
+	case c.q.hardware:
+		return 1
+	}
+	return 2
 }
 
 // fitting keeps the classes that suit the request best: those that proved the
 // hardware it needs or hold the hardware it names, else those without any device,
 // so that what needs no GPU takes none. What cannot be told apart is kept whole.
-func fitting(classes []candidate, q *question) []candidate {
+// Those that it is rewritten for are kept beside the best, and instead of others.
+func fitting(classes []candidate) []candidate {
 	best := 0
 	fit := make([]int, len(classes))
 	for i, c := range classes {
-		fit[i] = fitness(c, q)
+		if fit[i] = bestFit - 1; !c.q.rewritten {
+			fit[i] = fitness(c)
+		}
 		best = max(best, fit[i])
 	}
 	var kept []candidate
 	for i, c := range classes {
-		if fit[i] == best {
+		if c.q.rewritten || fit[i] == best {
 			kept = append(kept, c)
 		}
 	}
 	return kept
 }
 
-func fitness(c candidate, q *question) int {
-	if q.hardware && c.proved {
-		return 3
-	}
-	for _, d := range c.Devices {
-		if slices.Contains(q.Hardware, maker(d)) {
-			return 3
-		}
+// bestFit is the fitness of a class with the hardware itself.
+const bestFit = 4
+
+func fitness(c candidate) int {
+	if c.q.hardware && c.proved || c.holds() {
+		return bestFit
 	}
 	if len(c.Devices) == 0 {
 		return 2 // may reach hardware by other ways than a resource
@@ -198,10 +263,40 @@ func fitness(c candidate, q *question) int {
 	return 1
 }
 
-// maker names who made the hardware behind an extended resource.
+// holds tells whether its devices are of a maker that the command line names.
+func (c candidate) holds() bool {
+	return slices.ContainsFunc(c.Devices, func(d string) bool { return slices.Contains(c.q.Hardware, maker(d)) })
+}
+
+// fits tells whether nothing is gained by rewriting the command line for the class:
+// it needs no hardware, or the class has what it needs. What workers proved is not
+// enough where their devices are known to be of another maker than the line names:
+// it may name that maker's driver.
+func (c candidate) fits() bool {
+	switch {
+	case !c.q.hardware && len(c.q.Hardware) == 0, c.holds():
+		return true
+	}
+	other := len(c.q.Hardware) > 0 && len(c.Devices) > 0 && !slices.ContainsFunc(c.Devices, func(d string) bool { return Maker(d) == "" })
+	return c.proved && !other
+}
+
+// makers are those whose hardware a command line can name.
+var makers = []string{"nvidia", "intel", "amd"}
+
+// Maker names who made the hardware behind an extended resource or a DeviceClass:
+// nvidia, intel or amd. Empty: it is not known.
+func Maker(device string) string {
+	if m := maker(device); slices.Contains(makers, m) {
+		return m
+	}
+	return ""
+}
+
+// maker is Maker, or the domain of the resource.
 func maker(resource string) string {
 	domain, _, _ := strings.Cut(resource, "/")
-	for _, m := range []string{"nvidia", "intel", "amd"} {
+	for _, m := range makers {
 		if slices.Contains(strings.Split(domain, "."), m) {
 			return m
 		}

@@ -17,7 +17,6 @@ func Decide(s Snapshot, r Request, p Policy, now time.Time) Decision {
 // Decide places one session on what is left. It changes nothing: Take does.
 func (b *Round) Decide(r Request, p Policy, now time.Time) Decision {
 	q := ask(r, p, now)
-	b.hints = hint{} // its needs are others
 	classes, no := b.candidates(q)
 	if no != nil && !r.LocalOK {
 		q, classes, no = b.believe(q, no)
@@ -28,7 +27,7 @@ func (b *Round) Decide(r Request, p Policy, now time.Time) Decision {
 	if b.overLimit(q) == "" {
 		for _, place := range []func([]candidate, *question) (Decision, bool){b.ready, b.makeRoom, b.job} {
 			if d, ok := place(classes, q); ok {
-				d.Encodes, d.Caller, d.Viewer = q.encodes, r.Caller, r.Viewer
+				d.Caller, d.Viewer = r.Caller, r.Viewer
 				return d
 			}
 		}
@@ -67,13 +66,13 @@ func (b *Round) overLimit(q *question) string {
 func (b *Round) ready(classes []candidate, q *question) (Decision, bool) {
 	for _, c := range classes {
 		if q.policy.warm() {
-			if w := b.pick(c.Name, false, q); w != nil {
-				return on(Warm, w, fmt.Sprintf("class %s: %d of %d slots free on %s", c.Name, w.free(), w.Slots, w.Pod)), true
+			if w := b.pick(c.Name, false, c.q); w != nil {
+				return c.on(Warm, w, fmt.Sprintf("%d of %d slots free on %s", w.free(), w.Slots, w.Pod)), true
 			}
 		}
 		if q.policy.job() {
-			if w := b.pick(c.Name, true, q); w != nil {
-				return on(Standby, w, fmt.Sprintf("class %s: Job %s was on standby", c.Name, w.Pod)), true
+			if w := b.pick(c.Name, true, c.q); w != nil {
+				return c.on(Standby, w, fmt.Sprintf("Job %s was on standby", w.Pod)), true
 			}
 		}
 	}
@@ -86,8 +85,8 @@ func (b *Round) makeRoom(classes []candidate, q *question) (Decision, bool) {
 		return Decision{}, false
 	}
 	for _, c := range classes {
-		if w, x := b.victim(c.Name, q); w != nil {
-			d := on(Warm, w, fmt.Sprintf("class %s: session %s (%s) on %s is paused for it", c.Name, x.ID, x.Kind, w.Pod))
+		if w, x := b.victim(c.Name, c.q); w != nil {
+			d := c.on(Warm, w, fmt.Sprintf("session %s (%s) on %s is paused for it", x.ID, x.Kind, w.Pod))
 			d.Pause = []string{x.ID}
 			return d, true
 		}
@@ -95,8 +94,14 @@ func (b *Round) makeRoom(classes []candidate, q *question) (Decision, bool) {
 	return Decision{}, false
 }
 
-func on(v Verdict, w *Worker, reason string) Decision {
-	return Decision{Verdict: v, Class: w.Class, Pod: w.Pod, Nonce: w.Nonce, Node: w.Node, Reason: reason}
+func (c candidate) on(v Verdict, w *Worker, reason string) Decision {
+	d := c.decision(v, reason)
+	d.Pod, d.Nonce, d.Node = w.Pod, w.Nonce, w.Node
+	return d
+}
+
+func (c candidate) decision(v Verdict, reason string) Decision {
+	return Decision{Verdict: v, Class: c.Name, Translated: c.q.rewritten, Encodes: c.q.encodes, Reason: c.title() + reason}
 }
 
 // job makes a Job of the best class that may have one, and rather of one whose
@@ -105,21 +110,21 @@ func (b *Round) job(classes []candidate, q *question) (Decision, bool) {
 	if !q.policy.job() {
 		return Decision{}, false
 	}
-	able := slices.DeleteFunc(slices.Clone(classes), func(c candidate) bool { return b.noJob(c, q) != "" })
+	able := slices.DeleteFunc(slices.Clone(classes), func(c candidate) bool { return b.noJob(c) != "" })
 	if len(able) == 0 {
 		return Decision{}, false
 	}
 	c := slices.MinFunc(able, func(x, y candidate) int { return b.scarce(x.Class) - b.scarce(y.Class) })
 	why := "asked for a Job"
 	if q.policy.warm() {
-		why = b.warmWords(c, q)
+		why = b.warmWords(c)
 	}
-	return Decision{Verdict: Job, Class: c.Name,
-		Reason: fmt.Sprintf("class %s: %s; Job %d of at most %d", c.Name, why, c.ActiveJobs+1, c.Jobs)}, true
+	return c.decision(Job, fmt.Sprintf("%s; Job %d of at most %d", why, c.ActiveJobs+1, c.Jobs)), true
 }
 
 // noJob says why no Job of the class is made for the session; empty: one may be.
-func (b *Round) noJob(c candidate, q *question) string {
+func (b *Round) noJob(c candidate) string {
+	q := c.q
 	switch {
 	case c.Jobs == 0:
 		return "no Jobs allowed"
@@ -179,17 +184,17 @@ func (b *Round) later(classes []candidate, q *question) Decision {
 	var words []string
 	for _, c := range classes {
 		var w []string
-		possible = possible || c.possible(q)
+		possible = possible || c.possible()
 		if q.policy.warm() {
-			soon = soon || b.mayBecomeFree(c, q)
-			w = append(w, b.warmWords(c, q))
+			soon = soon || b.mayBecomeFree(c)
+			w = append(w, b.warmWords(c))
 		}
 		if q.policy.job() {
-			w = append(w, b.noJob(c, q))
+			w = append(w, b.noJob(c))
 		}
-		words = append(words, "class "+c.Name+": "+strings.Join(w, ", "))
+		words = append(words, c.title()+strings.Join(w, ", "))
 	}
-	reason := strings.Join(words, "; ")
+	reason := strings.Join(append(words, q.refused...), "; ")
 	if !possible {
 		return q.refuse(*reject(wire.Refusal_NO_CLASS, reason, "set the annotation ffpod.dev/jobs of a class, or ask for policy warm"))
 	}
@@ -200,9 +205,9 @@ func (b *Round) later(classes []candidate, q *question) Decision {
 }
 
 // mayBecomeFree tells whether a worker is up that could run the session.
-func (b *Round) mayBecomeFree(c candidate, q *question) bool {
+func (b *Round) mayBecomeFree(c candidate) bool {
 	for _, i := range b.classes[c.Name] {
-		if b.can(&b.s.Workers[i], q) {
+		if b.can(&b.s.Workers[i], c.q) {
 			return true
 		}
 	}
@@ -249,7 +254,7 @@ func (q *question) refuse(d Decision) Decision {
 	return d
 }
 
-func (b *Round) warmWords(c candidate, q *question) string {
+func (b *Round) warmWords(c candidate) string {
 	var workers, ready, slots, used, unproved, proving int
 	lacks := ""
 	for _, i := range b.classes[c.Name] {
@@ -262,7 +267,7 @@ func (b *Round) warmWords(c candidate, q *question) string {
 			continue
 		}
 		ready++
-		if l := b.lacks(w.Can, q.Needs); l != "" {
+		if l := b.lacks(w.Can, c.q); l != "" {
 			unproved++
 			lacks = l
 			if w.Proving {

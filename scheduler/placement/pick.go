@@ -35,7 +35,7 @@ func (b *Round) can(w *Worker, q *question) bool {
 	return w.Ready && !w.Draining &&
 		(!q.SameBuild || q.Build == "" || w.Build == "" || w.Build == q.Build) &&
 		(len(q.Avoid) == 0 || !q.now.Before(q.Avoid[w.Pod])) &&
-		b.lacks(w.Can, q.Needs) == ""
+		b.lacks(w.Can, q) == ""
 }
 
 // encoder tells whether the driver has an encoder left.

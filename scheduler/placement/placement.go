@@ -35,6 +35,14 @@
 // than its share of the sessions and one. Among them the viewer's last worker is
 // taken, else the least loaded by slots and by measured load, else the one whose
 // node has the fewest sessions.
+//
+// # As it is, or rewritten
+//
+// A class that proved what the command line needs, or holds the hardware that it
+// names, runs it as it is. Another one may run it rewritten, by the request's
+// Alternative. At every step of the diagram the first come before the second: a
+// rewritten line takes the free slot of other hardware rather than a Job or a wait,
+// and of those the slot of a GPU rather than a CPU's.
 package placement
 
 import (
@@ -183,6 +191,9 @@ type Request struct {
 	SameBuild bool
 	// Realtime: it must keep up with a clock, so a busy worker suits it less.
 	Realtime bool
+	// Alternatives are what it would need where its command line were rewritten, by
+	// class. A class that is not among them runs it as it is, or not at all.
+	Alternatives map[string]Alternative
 	// Network is what it reaches for on the network: nothing, its caller's own pod,
 	// or any address.
 	Network ffmpeg.Egress
@@ -201,6 +212,15 @@ type Request struct {
 	// Avoid names workers (by pod) and Jobs (by AvoidJobs) that just refused or
 	// failed this session, and until when they are left alone.
 	Avoid map[string]time.Time
+}
+
+// Alternative is what a session needs of a class for whose hardware its command line
+// is rewritten.
+type Alternative struct {
+	// Needs and Hardware are as in Request.
+	Needs, Hardware []string
+	// Refused says why it cannot be rewritten for the class. Empty: it can.
+	Refused string
 }
 
 func (r Request) waited(now time.Time) time.Duration {
@@ -222,6 +242,8 @@ type Decision struct {
 	// Pause names the sessions on the worker to be paused first: only then there
 	// is a slot. Set for Warm only.
 	Pause []string
+	// Translated: the class runs it rewritten, by its Alternative.
+	Translated bool
 	// Reason is one line.
 	Reason string
 	// Recheck is when time alone changes the answer. Set for some Wait.

@@ -24,6 +24,17 @@ func NewProfile(capabilities []string, flaws map[string]string) *Profile {
 	return p
 }
 
+// May tells whether the worker has a capability, by what it proved. Of one that is
+// still proving, hardware that no trial has refuted counts as had. Of the nil profile
+// nothing is known, and everything is allowed.
+func (p *Profile) May(capability string, proving bool) bool {
+	if p.lacks([]string{capability}) == "" {
+		return true
+	}
+	_, refuted := p.flaws[capability]
+	return proving && hardware(capability) && !refuted
+}
+
 // lacks says which of the needs is not proved, and why; empty: all are. Of the nil
 // profile nothing is known, and everything is allowed.
 func (p *Profile) lacks(needs []string) string {
@@ -76,9 +87,6 @@ func needsHardware(needs []string) bool {
 	}
 	return false
 }
-
-// EncodesInHardware tells whether the needs have an encoder of a device.
-func EncodesInHardware(needs []string) bool { return encodesInHardware(needs) }
 
 // encodesInHardware tells whether the needs have an encoder of a device, of which
 // drivers allow only so many at a time.

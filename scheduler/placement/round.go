@@ -24,6 +24,7 @@ type Round struct {
 // hint remembers the last answer for a profile: workers share them.
 type hint struct {
 	of    *Profile
+	asked *question
 	lacks string
 }
 
@@ -184,14 +185,13 @@ func (b *Round) worker(d Decision) int {
 	return -1
 }
 
-// lacks is Profile.lacks of a worker's profile for the needs of the present
-// question.
-func (b *Round) lacks(p *Profile, needs []string) string {
-	if p == nil || len(needs) == 0 {
+// lacks is Profile.lacks of a worker's profile for the needs of a question.
+func (b *Round) lacks(p *Profile, q *question) string {
+	if p == nil || len(q.Needs) == 0 {
 		return ""
 	}
-	if b.hints.of != p {
-		b.hints = hint{of: p, lacks: p.lacks(needs)}
+	if b.hints.of != p || b.hints.asked != q {
+		b.hints = hint{of: p, asked: q, lacks: p.lacks(q.Needs)}
 	}
 	return b.hints.lacks
 }

@@ -192,13 +192,13 @@ func (m *Memory) apply(e *entry, step Move) {
 	e.Reason = cmp.Or(step.Reason, e.Reason)
 	switch step.To {
 	case Queued:
-		e.Right, e.Placement = Right{}, ""
+		e.Right, e.Placement, e.Translated = Right{}, "", ""
 		m.enqueue(e)
 	case Leased:
 		e.Attempt++
 		e.Times.Leased = now
 	case Starting:
-		e.Times.Starting = now
+		e.Translated, e.Times.Starting = step.Translated, now
 	case Running:
 		e.Times.Running = now
 	default:

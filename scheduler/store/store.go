@@ -81,6 +81,9 @@ type Session struct {
 	Right     Right
 	Placement string // warm | standby | job
 	Reason    string // of the placement, or why it waits, in words
+	// Translated says for what its command line was rewritten, and which options
+	// changed: no values. Empty: it was not. Set from starting on.
+	Translated string
 
 	// Outcome is set in the final states.
 	Outcome Outcome
@@ -134,9 +137,11 @@ type Move struct {
 	// Limit. On the step from leased to starting it replaces what was not known
 	// before: the pod and node of a Job.
 	Right     *Right
-	Placement string  // kept when empty
-	Reason    string  // kept when empty
-	Outcome   Outcome // for the final states
+	Placement string // kept when empty
+	Reason    string // kept when empty
+	// Translated is taken by the step to starting.
+	Translated string
+	Outcome    Outcome // for the final states
 }
 
 // Check tells whether the step exists at all: a Move that fails it is a fault

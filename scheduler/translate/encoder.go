@@ -14,6 +14,8 @@ type encoder struct {
 	of    Target
 }
 
+func (e encoder) String() string { return e.name }
+
 // encoderNamed knows the encoders by their names.
 func encoderNamed(name string) (encoder, bool) {
 	for _, codec := range [...]string{"h264", "hevc", "av1", "mjpeg"} {
@@ -98,7 +100,7 @@ func (t *translation) setting(w ffmpeg.Word) error {
 		return t.quality(w, value)
 	default:
 		if !t.encoder.owns(w.Option) {
-			return t.refuse(w, "it is not known what it means to %s", t.encoder.name)
+			return t.refuse(w, "it is not known what it means to %s", t.encoder)
 		}
 		if w.Option == "compression_level" {
 			return t.preset(w, value)

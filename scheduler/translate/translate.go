@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,11 +41,11 @@ type Change struct {
 // ffmpeg.Requirements; nil means that it has all. A line that is the target's
 // already comes back unchanged, without changes. argv itself is never changed,
 // nor does the result share memory with it. One exception: of VAAPI's devices
-// the driver is left out, which would be Intel's on an AMD. The error is one line that names
-// the argument it is about.
+// the driver is left out, which would be Intel's on an AMD. The error is a
+// *RefusedError: one line that names the argument it is about.
 func Translate(argv []string, to Target, can func(capability string) bool) ([]string, []Change, error) {
 	if !slices.Contains(Targets(), to) {
-		return nil, nil, fmt.Errorf("translate to %q: the targets are software, nvenc, qsv and vaapi", to)
+		return nil, nil, refused(to, errors.New("the targets are software, nvenc, qsv and vaapi"))
 	}
 	if can == nil {
 		can = func(string) bool { return true }
@@ -52,22 +53,22 @@ func Translate(argv []string, to Target, can func(capability string) bool) ([]st
 	t := &translation{argv: argv, to: to, can: can, encoderAt: -1, deviceAt: -1, inputAt: -1, graphAt: -1}
 	from, err := t.read()
 	if err != nil {
-		return nil, nil, fmt.Errorf("translate to %s: %w", to, err)
+		return nil, nil, refused(to, err)
 	}
 	if from == to {
 		t.anyDriver()
 		return t.render(), t.changes(), nil
 	}
 	if err := t.write(); err != nil {
-		return nil, nil, fmt.Errorf("translate to %s: %w", to, err)
+		return nil, nil, refused(to, err)
 	}
 	out := t.render()
 	made := translation{argv: out}
 	if err := made.family(); err != nil || made.from != to {
-		return nil, nil, fmt.Errorf("translate to %s: nothing in it can be done there", to)
+		return nil, nil, refused(to, errors.New("nothing in it can be done there"))
 	}
 	if err := t.possible(out); err != nil {
-		return nil, nil, fmt.Errorf("translate to %s: %w", to, err)
+		return nil, nil, refused(to, err)
 	}
 	return out, t.changes(), nil
 }
@@ -117,15 +118,6 @@ func (t *translation) value(w ffmpeg.Word, why, with string) {
 	if t.argv[w.Value] != with {
 		t.edit(w.Value, w.Value+1, why, with)
 	}
-}
-
-// refuse names a word in an error; a long value, such as a graph, is left out.
-func (t *translation) refuse(w ffmpeg.Word, format string, args ...any) error {
-	words := t.argv[w.At:end(w)]
-	if len(words) == 2 && len(words[1]) > 60 {
-		words = words[:1]
-	}
-	return fmt.Errorf("argument %d, %s: %w", w.At, strings.Join(words, " "), fmt.Errorf(format, args...))
 }
 
 // render applies the edits. They do not overlap; of two at one place the

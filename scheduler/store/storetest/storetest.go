@@ -218,11 +218,11 @@ func life(t *testing.T, open New) {
 	s := open(t, 9, 9)
 	add(t, s, "a")
 	must(t, s, store.Move{ID: "a", From: store.Queued, To: store.Leased, Right: &store.Right{Class: "cpu"}, Placement: "job", Reason: "asked"})
-	must(t, s, store.Move{ID: "a", Attempt: 1, From: store.Leased, To: store.Starting, Right: warm(0)})
+	must(t, s, store.Move{ID: "a", Attempt: 1, From: store.Leased, To: store.Starting, Right: warm(0), Translated: "qsv: -c"})
 	must(t, s, store.Move{ID: "a", Attempt: 1, From: store.Starting, To: store.Running})
 	out := store.Outcome{Code: 3, Cause: "words"}
 	end := must(t, s, store.Move{ID: "a", Attempt: 1, From: store.Running, To: store.Ended, Outcome: out})
-	if end.State != store.Ended || end.Outcome != out || end.Placement != "job" || end.Reason != "asked" || end.Right != *warm(0) {
+	if end.State != store.Ended || end.Outcome != out || end.Placement != "job" || end.Reason != "asked" || end.Right != *warm(0) || end.Translated != "qsv: -c" {
 		t.Errorf("ended as %+v", end)
 	}
 	at := end.Times
