@@ -266,7 +266,6 @@ func sameFile(a, b ffmpeg.Operand) bool {
 // rewrite settles which line the worker is given: the session's own, or, if that was
 // granted, one rewritten by what this worker proved.
 func (r *run) rewrite(won grant) error {
-	r.translated, r.given = nil, nil
 	x := won.rewriting
 	if x == nil {
 		return nil

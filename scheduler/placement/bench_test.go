@@ -38,6 +38,19 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
+// BenchmarkDecideRewritten is one of a session that three of four classes would run
+// rewritten.
+func BenchmarkDecideRewritten(b *testing.B) {
+	s := many(1000)
+	r := Request{Kind: "playback", Needs: h264, Hardware: []string{"nvidia"},
+		Alternatives: map[string]Alternative{"cpu": asCPU, "intel": asQSV, "amd": {Refused: "no"}}}
+	for b.Loop() {
+		if d := Decide(s, r, WarmThenJob, now); d.Verdict != Warm {
+			b.Fatal(d)
+		}
+	}
+}
+
 // BenchmarkRound is a walk of the queue that grants 1,000 sessions on 1,000
 // workers.
 func BenchmarkRound(b *testing.B) {

@@ -108,12 +108,10 @@ func (b *Round) capable(classes []Class, q *question) ([]candidate, *Decision) {
 	var able []candidate
 	var words []string
 	for i := range classes {
-		c, lacks := b.form(&classes[i], q)
-		if lacks == "" {
-			able = append(able, c)
-			continue
+		forms, lacks := b.forms(&classes[i], q)
+		if able = append(able, forms...); len(forms) == 0 {
+			words = append(words, "class "+classes[i].Name+": "+lacks)
 		}
-		words = append(words, "class "+c.Name+": "+lacks)
 	}
 	if len(able) == 0 {
 		return nil, reject(wire.Refusal_NO_CLASS, "no class can do it: "+strings.Join(words, "; "),
@@ -122,24 +120,37 @@ func (b *Round) capable(classes []Class, q *question) ([]candidate, *Decision) {
 	return able, nil
 }
 
-// form is how a class would run the session: as it is, or rewritten, where the class
-// neither proved what it needs nor holds the hardware that it names. The words say
-// what is lacking for both; empty: one of them may be.
-func (b *Round) form(class *Class, q *question) (candidate, string) {
+// forms are how a class would run the session: as it is, or rewritten, where the class
+// neither proved what it needs nor holds the hardware that it names; both, where only
+// some of its workers can. Without any, the words say what is lacking.
+func (b *Round) forms(class *Class, q *question) ([]candidate, string) {
 	c, lacks := b.examine(class, q)
 	a, may := q.Alternatives[class.Name]
+	fits := lacks == "" && c.fits()
 	switch {
-	case !may, lacks == "" && c.fits():
-		return c, lacks
+	case !may, fits && c.lacks == "":
+		return only(c, lacks)
 	case a.Refused != "":
 		q.refused = append(q.refused, "class "+class.Name+": cannot be rewritten: "+a.Refused)
-		return c, also(lacks, "cannot be rewritten: "+a.Refused)
+		return only(c, also(lacks, "cannot be rewritten: "+a.Refused))
 	}
 	w, worse := b.examine(class, q.rewrittenFor(a))
-	if worse != "" {
-		return c, also(lacks, "rewritten: "+worse)
+	switch {
+	case worse != "":
+		return only(c, also(lacks, "rewritten: "+worse))
+	case fits:
+		return []candidate{c, w}, ""
+	case w.lacks != "" && lacks == "": // rewritten not by its Jobs, which proved it as it is
+		return only(c, "")
 	}
-	return w, ""
+	return only(w, "")
+}
+
+func only(c candidate, lacks string) ([]candidate, string) {
+	if lacks != "" {
+		return nil, lacks
+	}
+	return []candidate{c}, ""
 }
 
 // also adds words, if there are any to add to.

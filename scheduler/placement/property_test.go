@@ -16,12 +16,15 @@ import (
 // What holds for every snapshot, request and policy.
 func TestDecideProperties(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(20260102, 7))
-	seen := map[Verdict]int{}
+	seen, rewritten := map[Verdict]int{}, 0
 	for range 30_000 {
 		s, r, p := anySnapshot(rnd), anyRequest(rnd), anyPolicy(rnd)
 		before := fmt.Sprintf("%+v", s)
 		d := Decide(s, r, p, now)
 		seen[d.Verdict]++
+		if d.Translated {
+			rewritten++
+		}
 		if again := Decide(s, r, p, now); !cmp.Equal(d, again) {
 			t.Fatalf("not a function: %+v, then %+v", d, again)
 		}
@@ -34,6 +37,9 @@ func TestDecideProperties(t *testing.T) {
 		if after := fmt.Sprintf("%+v", s); after != before {
 			t.Fatalf("the snapshot was changed\nfrom %s\nto   %s", before, after)
 		}
+	}
+	if rewritten < 50 {
+		t.Errorf("rewritten only %d times: the test does not reach it", rewritten)
 	}
 	for _, v := range []Verdict{Local, Warm, Standby, Job, Wait, Reject} {
 		if seen[v] < 50 {
@@ -54,6 +60,9 @@ func shuffled(rnd *rand.Rand, s Snapshot) Snapshot {
 func violates(s Snapshot, r Request, p Policy, d Decision) string {
 	if d.Reason == "" {
 		return "no reason"
+	}
+	if a, may := r.Alternatives[d.Class]; d.Translated && (!may || a.Refused != "" || !d.placed() || !needsHardware(r.Needs) && len(r.Hardware) == 0) {
+		return "rewritten for nothing"
 	}
 	switch d.Verdict {
 	case Warm, Standby:
@@ -89,9 +98,11 @@ func violatesWorker(s Snapshot, r Request, p Policy, d Decision) string {
 		return "a class that must not run it"
 	case r.SameBuild && r.Build != "" && w.Build != "" && r.Build != w.Build:
 		return "another build"
-	case w.Can.lacks(r.Needs) != "":
+	case w.Can.lacks(needsOf(r, d)) != "":
 		return "a worker that has not proved it"
-	case encodesInHardware(r.Needs) && w.ParallelEncodes > 0 && w.Encodes >= w.ParallelEncodes:
+	case d.Encodes != encodesInHardware(needsOf(r, d)):
+		return "an encoder miscounted"
+	case d.Encodes && w.ParallelEncodes > 0 && w.Encodes >= w.ParallelEncodes:
 		return "more encoders than the driver has"
 	}
 	for _, id := range d.Pause {
@@ -115,7 +126,7 @@ func violatesWorker(s Snapshot, r Request, p Policy, d Decision) string {
 
 func violatesJob(s Snapshot, r Request, p Policy, d Decision) string {
 	c := *NewRound(s).class(d.Class)
-	if p == WarmOnly || c.ActiveJobs >= c.Jobs || d.Pod != "" || c.Unable != "" || !mayRun(c, r) || c.Can.lacks(r.Needs) != "" {
+	if p == WarmOnly || c.ActiveJobs >= c.Jobs || d.Pod != "" || c.Unable != "" || !mayRun(c, r) || c.Can.lacks(needsOf(r, d)) != "" {
 		return "a Job that must not be"
 	}
 	for _, name := range c.Devices {
@@ -129,6 +140,14 @@ func violatesJob(s Snapshot, r Request, p Policy, d Decision) string {
 		return "Without left the Job"
 	}
 	return ""
+}
+
+// needsOf is what the session needs as it runs there.
+func needsOf(r Request, d Decision) []string {
+	if d.Translated {
+		return r.Alternatives[d.Class].Needs
+	}
+	return r.Needs
 }
 
 func mayRun(c Class, r Request) bool {
@@ -147,7 +166,7 @@ func violatesWait(s Snapshot, r Request, p Policy, d Decision) string {
 		for _, c := range classes {
 			for _, w := range s.Workers {
 				paused, _ := w.paused(now)
-				if w.Class == c.Name && !w.Standby && w.Used+paused < w.Slots && w.Ready && !w.Draining && w.Can.lacks(r.Needs) == "" &&
+				if w.Class == c.Name && !w.Standby && w.Used+paused < w.Slots && w.Ready && !w.Draining && w.Can.lacks(c.q.Needs) == "" &&
 					(!r.SameBuild || w.Build == "" || r.Build == "" || w.Build == r.Build) && !now.Before(r.Avoid[w.Pod]) &&
 					(w.ParallelEncodes == 0 || w.Encodes < w.ParallelEncodes) {
 					return "waits though a slot of " + w.Pod + " is free"
@@ -241,6 +260,7 @@ var (
 	classes = [][]string{nil, {"probe"}, {"playback", "image", "loudness"}}
 	sorts   = []string{"probe", "playback", "live", "image", "trickplay", "subtitle", "loudness", "keyframes", "other"}
 	needs   = [][]string{nil, {"encoder:libx264"}, {"encoder:h264_nvenc", "hwaccel:cuda"}, {"encoder:av1_nvenc"}}
+	others  = []Alternative{{Refused: "it is not known"}, {Needs: needs[1]}, {Needs: needs[2], Hardware: []string{"nvidia"}}}
 	can     = []*Profile{nil, nil,
 		NewProfile([]string{"encoder:libx264"}, nil),
 		NewProfile([]string{"encoder:libx264", "encoder:h264_nvenc", "hwaccel:cuda"}, map[string]string{"encoder:av1_nvenc": "no capable devices found"}),
@@ -274,7 +294,7 @@ func anySnapshot(r *rand.Rand) Snapshot {
 }
 
 func anyRequest(r *rand.Rand) Request {
-	return Request{
+	q := Request{
 		Kind:      sorts[r.IntN(len(sorts))],
 		Class:     []string{"", "", "c0", "c1"}[r.IntN(4)],
 		Needs:     needs[r.IntN(4)],
@@ -287,6 +307,15 @@ func anyRequest(r *rand.Rand) Request {
 		Fallback: []Fallback{{}, {}, {Then: Wait}, {Then: Local, After: 3 * time.Second}, {Then: Reject, After: 5 * time.Second}}[r.IntN(5)],
 		Avoid:    map[string]time.Time{"p0": now.Add(time.Duration(r.IntN(3)-1) * time.Second)},
 	}
+	if r.IntN(2) == 0 {
+		q.Alternatives = map[string]Alternative{}
+		for _, c := range []string{"c0", "c1", "c2"} {
+			if n := r.IntN(5); n < len(others) {
+				q.Alternatives[c] = others[n]
+			}
+		}
+	}
+	return q
 }
 
 func anyPolicy(r *rand.Rand) Policy { return []Policy{WarmThenJob, WarmOnly, JobOnly}[r.IntN(3)] }

@@ -119,6 +119,10 @@ func TestRewritten(t *testing.T) {
 			classes: []Class{cpu()}, request: Request{Kind: "playback", Needs: []string{"encoder:libx264"}, Alternatives: both},
 			workers: []Worker{worker("cpu", "c", 0, proved(soft))}, want: Warm, wantPod: "c",
 		},
+		"where only some workers of a class can, its Jobs run it rewritten": {
+			classes: []Class{nvidia(func(c *Class) { c.Can = soft })}, workers: []Worker{worker("nvidia", "n", 2, proved(gpu))},
+			request: forNVIDIA(map[string]Alternative{"nvidia": asCPU}), want: Job, wantClass: "nvidia", rewritten: true,
+		},
 		"a bound of the driver holds for what is rewritten": {
 			classes: []Class{intel(noJobs)}, request: forNVIDIA(both),
 			workers: []Worker{worker("intel", "i", 1, proved(arc), func(w *Worker) { w.Encodes, w.ParallelEncodes = 1, 1 })},
