@@ -44,7 +44,7 @@ func (e *wordError) Error() string {
 
 func (e *wordError) public() string {
 	option := "-" + e.word.Option
-	if strings.Trim(e.word.Option, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
+	if !isPlain(e.word.Option) {
 		option = "an option"
 	}
 	if e.plain {
@@ -73,22 +73,31 @@ func quotes(arg any) bool {
 // never a value.
 func Options(argv []string, changes []Change) []string {
 	var names []string
-	seen := map[string]bool{}
-	add := func(words []ffmpeg.Word, is func(ffmpeg.Word) bool) {
-		for _, w := range words {
-			if w.Option != "" && is(w) && !seen[w.Option] {
-				seen[w.Option] = true
-				names = append(names, "-"+w.Option)
-			}
+	add := func(w ffmpeg.Word) {
+		if name := "-" + w.Option; isPlain(w.Option) && !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
 	words := ffmpeg.Words(ffmpeg.FFmpeg, argv)
 	for _, c := range changes {
-		if c.From == "" { // what was added
-			add(ffmpeg.Words(ffmpeg.FFmpeg, strings.Fields(c.To)), func(ffmpeg.Word) bool { return true })
+		made := c.From == "" // else a word with its value, or a value alone, which may be anything
+		for _, w := range words {
+			if c.From != "" && (w.At == c.Arg || w.Value == c.Arg) {
+				add(w)
+				made = made || w.At == c.Arg
+			}
+		}
+		if !made {
 			continue
 		}
-		add(words, func(w ffmpeg.Word) bool { return w.At == c.Arg || w.Value == c.Arg })
+		for _, w := range ffmpeg.Words(ffmpeg.FFmpeg, strings.Fields(c.To)) {
+			add(w)
+		}
 	}
 	return names
+}
+
+// isPlain keeps out what only stands where an option would.
+func isPlain(option string) bool {
+	return option != "" && strings.Trim(option, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == ""
 }
