@@ -266,6 +266,7 @@ func sameFile(a, b ffmpeg.Operand) bool {
 // rewrite settles which line the worker is given: the session's own, or, if that was
 // granted, one rewritten by what this worker proved.
 func (r *run) rewrite(won grant) error {
+	r.translated = nil
 	x := won.rewriting
 	if x == nil {
 		return nil
