@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/channels"
 	"github.com/ffpod/ffpod/scheduler/class"
@@ -30,10 +31,11 @@ type waiter struct {
 type grant struct {
 	decision placement.Decision
 	attempt  int
-	lease    *lease.Lease // a warm slot, held
-	build    string       // of its worker's ffmpeg
-	class    class.Class  // of the Job to launch
-	err      error        // nothing could ever run it
+	lease    *lease.Lease        // a warm slot, held
+	build    string              // of its worker's ffmpeg
+	class    class.Class         // of the Job to launch
+	retold   *session.Transcript // the answer to a hardware probe, without a worker
+	err      error               // nothing could ever run it
 }
 
 // await waits in the queue until the dispatcher grants a place.
@@ -180,6 +182,13 @@ func (s *Scheduler) pausing() bool {
 func (s *Scheduler) place(ctx context.Context, w *waiter, q store.Session, position int, round *placement.Round, known map[string]class.Class) error {
 	for {
 		d := round.Decide(w.run.request(), w.run.policy, s.cfg.Now())
+		if g, ok := s.recall(w.run, d, known); ok {
+			granted, err := s.grant(ctx, &q, &g, store.Right{Class: g.class.Name})
+			if granted {
+				s.answer(w, g)
+			}
+			return err
+		}
 		switch d.Verdict {
 		case placement.Wait:
 			return s.tell(ctx, w, d.Reason, position)
@@ -218,6 +227,8 @@ func (s *Scheduler) grant(ctx context.Context, q *store.Session, g *grant, right
 	}
 	*q, g.attempt = after, after.Attempt
 	switch d := g.decision; {
+	case g.retold != nil:
+		return true, nil
 	case d.Verdict == placement.Job:
 		s.granted[d.Class]++
 		return true, nil

@@ -81,6 +81,7 @@ func (r *run) wants() error {
 	}
 	r.deadline = r.asked.Add(wait)
 	r.needs = r.command.Requirements()
+	r.asks = r.question()
 	r.encodes = placement.EncodesInHardware(r.needs.Capabilities)
 	if len(r.outputs) > 0 {
 		r.viewer = owner(r.caller) + "\x00" + r.outputs[0]

@@ -24,9 +24,9 @@ func NewProfile(capabilities []string, flaws map[string]string) *Profile {
 	return p
 }
 
-// lacks says which of the needs is not proved, and why; empty: all are. Of the nil
+// Lacks says which of the needs is not proved, and why; empty: all are. Of the nil
 // profile nothing is known, and everything is allowed.
-func (p *Profile) lacks(needs []string) string {
+func (p *Profile) Lacks(needs []string) string {
 	if p == nil {
 		return ""
 	}

@@ -191,7 +191,7 @@ func (b *Round) lacks(p *Profile, needs []string) string {
 		return ""
 	}
 	if b.hints.of != p {
-		b.hints = hint{of: p, lacks: p.lacks(needs)}
+		b.hints = hint{of: p, lacks: p.Lacks(needs)}
 	}
 	return b.hints.lacks
 }
