@@ -111,7 +111,7 @@ func (r *run) listenIn(first *wire.Frame) *recording {
 		return nil
 	}
 	w, known := r.sched.workerOf(r.worker)
-	if !known || w.Template == "" || r.sched.cfg.SameBuild && w.FFmpegBuild != r.start.GetBuild() {
+	if !known || w.Template == "" {
 		return nil
 	}
 	rec := &recording{asked: asked{r.start.GetBuild(), w.Class, w.Template, r.asks}, build: w.FFmpegBuild}
@@ -125,14 +125,22 @@ func (r *run) keep(rec *recording) {
 	if rec == nil || r.exit == nil {
 		return
 	}
+	if w, known := r.sched.workerOf(r.worker); known { // a Job's learns its build beside its session
+		rec.build = cmp.Or(w.FFmpegBuild, rec.build)
+	}
 	said, whole := rec.Transcript()
 	probe, _ := r.command.HardwareProbe()
-	if e := r.exit; !whole || e.GetSignal() != 0 || e.GetCause() != wire.Cause_CAUSE_UNSPECIFIED || !probe.Opened(e.GetCode(), said.Stderr) {
+	if e := r.exit; !whole || r.otherBuild(rec.build) || e.GetSignal() != 0 || e.GetCause() != wire.Cause_CAUSE_UNSPECIFIED || !probe.Opened(e.GetCode(), said.Stderr) {
 		return
 	}
 	said.Exit = proto.CloneOf(said.Exit)
 	said.Exit.UserUs, said.Exit.SystemUs, said.Exit.MaxRssKib = 0, 0, 0 // the next one takes none
 	r.sched.answers.keep(rec.asked, answer{Transcript: said, build: rec.build, at: r.now()})
+}
+
+// otherBuild tells whether a worker's ffmpeg is one that the session may not have.
+func (r *run) otherBuild(worker string) bool {
+	return r.sched.cfg.SameBuild && worker != "" && worker != r.start.GetBuild()
 }
 
 // workerOf is what is known of a worker.
@@ -185,8 +193,8 @@ func (s *Scheduler) doubted(r *run, c class.Class, q asked, said answer) bool {
 		if w.Class != c.Name || !w.Ready || w.Draining || w.Template != q.template {
 			return false
 		}
-		other := w.FFmpegBuild != "" && w.FFmpegBuild != said.build
-		return other || !w.Description.GetProving() && s.profiles.of(w).Lacks(r.needs.Capabilities) != ""
+		other := w.FFmpegBuild != "" && said.build != "" && w.FFmpegBuild != said.build
+		return other || r.otherBuild(w.FFmpegBuild) || !w.Description.GetProving() && s.profiles.of(w).Lacks(r.needs.Capabilities) != ""
 	})
 }
 

@@ -313,7 +313,7 @@ func TestProbeByAJob(t *testing.T) {
 		launches++
 		w := lease.Worker{Class: "intel", Pod: "job-1", PodUID: "u", Nonce: "n", Node: "node-2", Job: "job-1", Resumes: true}
 		p.jobs.mu.Lock()
-		p.jobs.known = []pool.WorkerState{{Worker: w, FFmpegBuild: "b1", Template: lease.Template(&p.classes.List()[0].Template.Spec)}}
+		p.jobs.known = []pool.WorkerState{{Worker: w, Template: lease.Template(&p.classes.List()[0].Template.Spec)}}
 		p.jobs.mu.Unlock()
 		end := func() { p.jobs.mu.Lock(); p.jobs.active--; p.jobs.mu.Unlock() }
 		return lease.New(lease.Terms{Worker: w, Runner: runner, Gone: make(chan struct{}), Release: end, Leave: end, Destroy: end, Suspect: func() {}}), nil
