@@ -35,8 +35,10 @@
 //
 //   - At most once: a session is placed again only when its worker said in words
 //     that it started nothing (Refused), or when Start was never sent.
-//   - Start goes to a worker only after the shim acknowledged its ticket.
-//   - Only the supervisor's Exit ends a session with success. If a worker goes,
+//   - Start goes to a worker only after the shim acknowledged its ticket. Without a
+//     ticket nothing runs.
+//   - Only the supervisor's Exit ends a session with success: its own, or for a
+//     hardware probe the one that it gave to the same question (transcripts.go). If a worker goes,
 //     the shim gets Lost, with the reason that Kubernetes gives.
 //   - The end of the shim's stream cancels what has not started: its place in
 //     the queue, its lease, its Job. What has started is orphaned: the worker kills

@@ -46,7 +46,9 @@ func (r *run) execute(ctx context.Context, first *wire.Frame) error {
 	defer link.Close()
 	watched := make(chan struct{})
 	go func() { defer close(watched); r.watch(ctx, cancel) }()
+	answer := r.listenIn(first)
 	r.exit, err = r.relay.Run(ctx, link, first)
+	r.keep(answer)
 	if r.exit != nil && err == nil {
 		r.untold = link.Flush() != nil
 		link.Close()

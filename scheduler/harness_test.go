@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -118,6 +119,7 @@ type shim struct {
 	progress chan *wire.Progress
 	ticket   chan *wire.Ticket
 	started  chan *wire.Started
+	stderr   bytes.Buffer // whole once done
 }
 
 func (r *rig) start(id string, change func(*wire.Start), stdout io.Writer) *shim {
@@ -128,7 +130,7 @@ func (r *rig) start(id string, change func(*wire.Start), stdout io.Writer) *shim
 	if change != nil {
 		change(st)
 	}
-	s.client = &session.Client{Start: st, Stdout: stdout,
+	s.client = &session.Client{Start: st, Stdout: stdout, Stderr: &s.stderr,
 		Open:       func(ctx context.Context) (session.Stream, error) { return r.shims.Run(ctx) },
 		OnProgress: func(p *wire.Progress) { s.progress <- p },
 		OnTicket:   func(t *wire.Ticket) { s.ticket <- t },
@@ -423,6 +425,7 @@ type fakeJobs struct {
 	mu     sync.Mutex
 	launch func(ctx context.Context, session string, progress func(string)) (*lease.Lease, error)
 	active int
+	known  []pool.WorkerState
 }
 
 func newFakeJobs() *fakeJobs {
@@ -457,7 +460,11 @@ func (j *fakeJobs) Active(string) int {
 
 func (j *fakeJobs) Discard(string) {}
 
-func (j *fakeJobs) Workers() []pool.WorkerState { return nil }
+func (j *fakeJobs) Workers() []pool.WorkerState {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.known)
+}
 
 func (j *fakeJobs) Resume(context.Context, string, string, string, string) (*lease.Lease, *wire.SessionState, error) {
 	return nil, nil, &lease.GoneError{Why: "no Jobs in this test"}

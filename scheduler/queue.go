@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/channels"
 	"github.com/ffpod/ffpod/scheduler/class"
@@ -35,7 +36,8 @@ type grant struct {
 	class    class.Class  // of the Job to launch
 	// rewriting is of the line that the place was granted for; nil: the caller's.
 	rewriting *rewriting
-	err       error // nothing could ever run it
+	retold    *session.Transcript // the answer to a hardware probe, without a worker
+	err       error               // nothing could ever run it
 }
 
 // await waits in the queue until the dispatcher grants a place.
@@ -191,6 +193,13 @@ func (s *Scheduler) place(ctx context.Context, w *waiter, q store.Session, posit
 	round := on.round
 	for {
 		d := round.Decide(w.run.request(on.offers), w.run.policy, s.cfg.Now())
+		if g, ok := s.recall(w.run, d, on.classes); ok {
+			granted, err := s.grant(ctx, &q, &g, store.Right{Class: g.class.Name})
+			if granted {
+				s.answer(w, g)
+			}
+			return err
+		}
 		switch d.Verdict {
 		case placement.Wait:
 			return s.tell(ctx, w, d.Reason, position)
@@ -232,6 +241,8 @@ func (s *Scheduler) grant(ctx context.Context, q *store.Session, g *grant, right
 	}
 	*q, g.attempt = after, after.Attempt
 	switch d := g.decision; {
+	case g.retold != nil:
+		return true, nil
 	case d.Verdict == placement.Job:
 		s.granted[d.Class]++
 		return true, nil

@@ -78,6 +78,7 @@ func (r *run) wants() error {
 	}
 	r.deadline = r.asked.Add(wait)
 	r.needs = r.command.Requirements()
+	r.asks = r.question()
 	if len(r.outputs) > 0 {
 		r.viewer = owner(r.caller) + "\x00" + r.outputs[0]
 	}

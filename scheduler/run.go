@@ -43,6 +43,7 @@ type run struct {
 	kind     string
 	needs    ffmpeg.Requirements
 	line     []string // the caller's argv
+	asks     string   // what a hardware probe asks; empty: it is none, or its answer is not kept
 	viewer   string   // whom it is for, as far as its outputs tell
 	outputs  []string // keys
 	claimed  bool     // they are fenced in this session's name

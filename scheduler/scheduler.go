@@ -150,6 +150,7 @@ type Scheduler struct {
 	moving   map[string]bool // sessions that are about to be paused or continued
 	profiles profiles
 	viewers  viewers
+	answers  answers // has a mutex of its own
 }
 
 // New makes a scheduler. Run must run for sessions to be placed.
@@ -228,6 +229,10 @@ func (r *run) serve(ctx context.Context) error {
 	for err == nil {
 		var won grant
 		if won, err = r.await(ctx); err != nil { // 4. queue and place
+			break
+		}
+		if won.retold != nil {
+			err = r.retell(ctx, won) // it needs no worker
 			break
 		}
 		if err = r.lease(ctx, won); err == nil { // 5. a warm slot is held already, a Job is launched

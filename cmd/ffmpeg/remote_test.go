@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -564,6 +565,27 @@ func TestAHandshakeThatBreaksOff(t *testing.T) {
 	address := s.behind(func(n int) bool { return n < 2 })
 	if r := (call{args: encode, env: append(s.settings, "FFPOD_ADDRESS="+address, "FFPOD_FALLBACK=fail")}).run(t); r.code != 7 || r.stderr != "" {
 		t.Errorf("%+v, want exit 7 and nothing said", r)
+	}
+}
+
+// TestRetoldIsAskedAnew: half of an answer that no worker gives is nobody's; the whole
+// one that comes next is all that is said.
+func TestRetoldIsAskedAnew(t *testing.T) {
+	var asked atomic.Int32
+	const answer = "the driver\n"
+	s := serve(t, serverName, func(p *peer) error {
+		p.send(&wire.Started{Epoch: 1})
+		if asked.Add(1) == 1 {
+			p.send(&wire.Data{Pipe: wire.Pipe_STDERR, Bytes: []byte(answer[:4])})
+			return status.Error(codes.Unavailable, "going away")
+		}
+		p.send(&wire.Data{Pipe: wire.Pipe_STDERR, Bytes: []byte(answer)})
+		p.exit(&wire.Exit{Session: p.start.Session, Code: 1, Stderr: uint64(len(answer))})
+		return nil
+	})
+	probe := []string{"-v", "verbose", "-hide_banner", "-init_hw_device", "vaapi=va:/dev/dri/renderD128"}
+	if r := (call{args: probe, env: s.settings}).run(t); r.code != 1 || r.stderr != answer || r.stdout != "" || asked.Load() != 2 {
+		t.Errorf("%+v after %d sessions", r, asked.Load())
 	}
 }
 

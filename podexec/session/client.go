@@ -35,7 +35,8 @@ type Client struct {
 	// Signals are delivered to the process, each once. May be nil.
 	Signals <-chan syscall.Signal
 	// OnProgress, OnTicket and OnStarted are called in the order of the frames,
-	// never after Run returned, and must not block. May be nil.
+	// never after Run returned, and must not block. May be nil. Without a ticket,
+	// OnStarted is called when the Exit has come.
 	OnProgress func(*wire.Progress)
 	OnTicket   func(*wire.Ticket)
 	OnStarted  func(*wire.Started)
@@ -63,6 +64,10 @@ type Client struct {
 // resumes, at once and then again with growing pauses, for as long as the worker
 // keeps the session (Ticket.GraceMs) and until it must be dead beyond doubt: when
 // Run reports a loss for lack of a stream, nothing of the session runs any more.
+//
+// A session that is told without a Ticket runs nowhere: the scheduler answers from
+// what it kept of another (Transcript). It is all or nothing: stdin stays unread, and
+// no byte is written before its Exit has come. What ends before that has not started.
 func (c *Client) Run(ctx context.Context) (*wire.Exit, error) {
 	c.Link = c.Link.ForClient()
 	c.Start.Stdin = c.Stdin != nil
@@ -71,8 +76,12 @@ func (c *Client) Run(ctx context.Context) (*wire.Exit, error) {
 		stdin:  NewOutbound(wire.Pipe_STDIN, 0),
 		stdout: NewInbound(wire.Pipe_STDOUT, 0),
 		stderr: NewInbound(wire.Pipe_STDERR, 0),
+		sure:   make(chan struct{}),
 		ended:  make(chan struct{}),
 		over:   make(chan struct{}),
+	}
+	if c.Direct {
+		close(r.sure)
 	}
 	return r.run(ctx)
 }
@@ -84,18 +93,20 @@ type clientRun struct {
 
 	writers sync.WaitGroup // Copy of stdout and stderr
 	signals sync.WaitGroup
+	sure    chan struct{} // closed when what comes may be written: it is not taken back
 	ended   chan struct{} // the session is decided: exit or err is set
 	over    chan struct{} // run is over
 
-	mu       sync.Mutex   // held while a frame is handled
-	leg      *leg         // the present stream; frames of others do not count
-	broke    error        // why the last one ended
-	silent   *leg         // one of a peer that is silent, until another is attached
-	left     bool         // run gave up: no frame counts any more, no ticket is taken
-	begun    bool         // the process may have started
-	ticket   *wire.Ticket // held and acknowledged
-	started  bool         // the process runs, or ran
-	sequence uint64       // of the last signal
+	mu       sync.Mutex    // held while a frame is handled
+	leg      *leg          // the present stream; frames of others do not count
+	broke    error         // why the last one ended
+	silent   *leg          // one of a peer that is silent, until another is attached
+	left     bool          // run gave up: no frame counts any more, no ticket is taken
+	begun    bool          // the process may have started
+	ticket   *wire.Ticket  // held and acknowledged
+	started  bool          // the process runs, or ran
+	retold   *wire.Started // without a ticket: nothing runs
+	sequence uint64        // of the last signal
 	sent     []*wire.Signal
 	exit     *wire.Exit
 	err      error
@@ -302,13 +313,30 @@ func (r *clientRun) pause(ctx context.Context, out *outage) error {
 // reported, as a process that dies leaves its output behind, unless the caller
 // does not want to wait for it.
 func (r *clientRun) settle(discard bool) {
-	if discard {
+	if discard || !r.isSure() {
 		r.stdout.Discard()
 		r.stderr.Discard()
 	}
 	r.stdout.Finish()
 	r.stderr.Finish()
+	r.assure()
 	r.writers.Wait()
+}
+
+// assure lets the writers go. Its callers take turns.
+func (r *clientRun) assure() {
+	if !r.isSure() {
+		close(r.sure)
+	}
+}
+
+func (r *clientRun) isSure() bool {
+	select {
+	case <-r.sure:
+		return true
+	default:
+		return false
+	}
 }
 
 // finish returns the outcome of a session that is decided.
@@ -343,6 +371,7 @@ func (r *clientRun) write(in *Inbound, w io.Writer) {
 		w = io.Discard
 	}
 	r.writers.Go(func() {
+		<-r.sure
 		err := in.Copy(w)
 		if err == nil || errors.Is(err, ErrSinkGone) || readerGone(err) {
 			return
@@ -410,7 +439,6 @@ func (r *clientRun) decide(l *leg, f *wire.Frame, err error) (decided, over bool
 func (r *clientRun) handle(l *leg, f *wire.Frame) error {
 	switch k := f.Kind.(type) {
 	case *wire.Frame_Data:
-		r.begun = true
 		if k.Data.Pipe == wire.Pipe_STDERR {
 			return r.stderr.Accept(k.Data)
 		}
@@ -428,14 +456,22 @@ func (r *clientRun) handle(l *leg, f *wire.Frame) error {
 			r.OnProgress(k.Progress)
 		}
 	case *wire.Frame_Ticket:
+		if r.retold != nil {
+			return protocolErrorf("a ticket after the start")
+		}
 		if r.OnTicket != nil {
 			r.OnTicket(k.Ticket)
 		}
 		r.begun, r.ticket = true, k.Ticket
+		r.assure()
 		l.link.Send(&wire.Frame{Kind: &wire.Frame_TicketAck{TicketAck: &wire.TicketAck{}}})
 	case *wire.Frame_Started:
 		if r.started {
 			return protocolErrorf("the process started twice")
+		}
+		if !r.begun {
+			r.started, r.retold = true, k.Started
+			return nil
 		}
 		r.start(k.Started)
 		return r.stdin.Attach(l.link, 0)
@@ -454,7 +490,7 @@ func (r *clientRun) handle(l *leg, f *wire.Frame) error {
 // refused is the worker's or the scheduler's word that nothing was started, and
 // never will be under this session's id.
 func (r *clientRun) refused(f *wire.Refused) error {
-	if r.started {
+	if r.started && r.begun {
 		return protocolErrorf("refused after the start: %s", f.Message)
 	}
 	return &RefusedError{Refusal: f.Refusal, Message: f.Message, Remedy: f.Remedy}
@@ -486,7 +522,7 @@ func (r *clientRun) reattach(l *leg, a *wire.Attached) error {
 
 // start begins to read stdin and to forward signals.
 func (r *clientRun) start(s *wire.Started) {
-	r.begun, r.started = true, true
+	r.started = true
 	if r.OnStarted != nil {
 		r.OnStarted(s)
 	}
@@ -531,13 +567,16 @@ func (r *clientRun) signal(sig syscall.Signal) {
 // finished checks the totals: an Exit that does not match what arrived is no
 // proof of anything, nor is one that no process of Linux can end with.
 func (r *clientRun) finished(e *wire.Exit) error {
-	r.begun = true
 	if e.Code < 0 || e.Code > 255 || e.Signal < 0 || e.Signal > 64 {
 		return protocolErrorf("exit with code %d and signal %d", e.Code, e.Signal)
 	}
 	if out, err := r.stdout.Received(), r.stderr.Received(); out != e.Stdout || err != e.Stderr {
 		return protocolErrorf("exit after %d and %d bytes of stdout and stderr, got %d and %d", e.Stdout, e.Stderr, out, err)
 	}
+	if r.retold != nil && r.OnStarted != nil {
+		r.OnStarted(r.retold)
+	}
 	r.exit = e
+	r.assure()
 	return nil
 }

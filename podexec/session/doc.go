@@ -17,7 +17,7 @@
 //	client                          server
 //	  Start ───────────────────────▶
 //	        ◀─────────────── Progress*        why nothing has started yet
-//	        ◀───────────────── Ticket         (scheduler only) where it will run
+//	        ◀───────────────── Ticket         (scheduler only) where it will run; none: told from a Transcript
 //	  TicketAck ───────────────────▶          only now Start goes to the worker
 //	        ◀──────────────── Started
 //	  Data(stdin)* ────────────────▶ ◀─ Ack

@@ -154,7 +154,6 @@ func TestClientTrustsNoServer(t *testing.T) {
 	twice := []*wire.Frame{ticketFrame(), startedFrame(), startedFrame(), exitFrame(1, 0, 0)}
 	tests := map[string][]*wire.Frame{
 		"two starts":             twice,
-		"no ticket":              {startedFrame()},
 		"data of stdin":          {ticketFrame(), startedFrame(), data(wire.Pipe_STDIN, 0, "x", false), exitFrame(1, 1, 0)},
 		"data of no pipe":        {ticketFrame(), startedFrame(), data(wire.Pipe_PIPE_UNSPECIFIED, 0, "x", false), exitFrame(1, 1, 0)},
 		"data after the end":     {ticketFrame(), startedFrame(), data(wire.Pipe_STDOUT, 0, "x", true), data(wire.Pipe_STDOUT, 1, "y", true), exitFrame(1, 2, 0)},

@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -137,5 +138,52 @@ func TestReplayIsClosed(t *testing.T) {
 		}
 		replay.Close()
 		<-ctx.Done()
+	}
+}
+
+// What is told without a ticket runs nowhere: it is all there, or it never began and
+// the caller may ask anew, with every byte of its stdin and none of an answer's half.
+func TestRetoldIsAllOrNothing(t *testing.T) {
+	out, rest := data(wire.Pipe_STDOUT, 0, "half", false), data(wire.Pipe_STDOUT, 4, " and half", true)
+	draining := refusedFrame(wire.Refusal_DRAINING)
+	tests := map[string]struct {
+		frames  []*wire.Frame
+		whole   bool
+		refused bool
+	}{
+		"whole":                      {frames: []*wire.Frame{startedFrame(), out, rest, exitFrame(1, 13, 0)}, whole: true},
+		"ended after the start":      {frames: []*wire.Frame{startedFrame()}},
+		"ended in the middle":        {frames: []*wire.Frame{startedFrame(), out}},
+		"ended before the exit":      {frames: []*wire.Frame{startedFrame(), out, rest}},
+		"an exit of more":            {frames: []*wire.Frame{startedFrame(), out, exitFrame(0, 13, 0)}},
+		"the scheduler goes":         {frames: []*wire.Frame{startedFrame(), out, draining}, refused: true},
+		"a ticket after the start":   {frames: []*wire.Frame{startedFrame(), out, ticketFrame(), exitFrame(0, 4, 0)}},
+		"detached, and nothing runs": {frames: []*wire.Frame{startedFrame(), out, {Kind: &wire.Frame_Detached{Detached: &wire.Detached{Reason: "drain"}}}}},
+	}
+	for name, c := range tests {
+		t.Run(name, func(t *testing.T) {
+			near, far := pair(t)
+			var got bytes.Buffer
+			in, starts := &touchy{r: strings.NewReader("q")}, 0
+			done := runClient(t, &Client{Stdin: in, Stdout: &got, OnStarted: func(*wire.Started) { starts++ }}, near)
+			sendAll(far, c.frames...)
+			if !c.whole {
+				far.out.close(io.EOF)
+			}
+			r := <-done
+			lost, isLost := errors.AsType[*LostError](r.err)
+			_, isRefused := errors.AsType[*RefusedError](r.err)
+			switch {
+			case c.whole:
+				if r.exit.GetCode() != 1 || got.String() != "half and half" || starts != 1 {
+					t.Errorf("exit %v, %v after %d starts, stdout %q", r.exit, r.err, starts, &got)
+				}
+			case isRefused != c.refused, !isRefused && (!isLost || lost.MayHaveStarted), got.Len() > 0, starts > 0:
+				t.Errorf("exit %v, %v after %d starts, stdout %q", r.exit, r.err, starts, &got)
+			}
+			if in.touched {
+				t.Error("stdin was read")
+			}
+		})
 	}
 }

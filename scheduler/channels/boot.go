@@ -14,7 +14,8 @@ import (
 // guarded by the keeper's mutex.
 type boot struct {
 	worker      lease.Worker
-	restarts    int32 // of the container when it was first spoken to, as far as was known
+	template    string // lease.Template of its pod
+	restarts    int32  // of the container when it was first spoken to, as far as was known
 	slots       slots
 	description *wire.Description
 	asked       time.Time // for the description

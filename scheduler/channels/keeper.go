@@ -88,6 +88,8 @@ type WorkerState struct {
 	// Paused are the sessions that are stopped and hold no slot, since when.
 	Paused                     map[string]time.Time
 	FFmpegBuild, FFmpegVersion string
+	// Template is lease.Template of its pod.
+	Template string
 	// Description is the last answer of the present boot, nil before the first
 	// one. It is not to be changed.
 	Description *wire.Description

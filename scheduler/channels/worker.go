@@ -81,6 +81,7 @@ func (w *worker) state() WorkerState {
 	}
 	if b := w.boot; b != nil && !b.over {
 		s.Worker, s.Slots, s.Used, s.Ready = b.worker, b.slots.total, b.slots.used(), w.conn != nil && w.conn.silent == 0
+		s.Template = b.template
 		s.Paused = maps.Clone(b.slots.paused)
 		s.Description, s.Asked, s.Since, s.Ended = b.description, b.asked, b.since, b.idle
 		s.FFmpegBuild, s.FFmpegVersion = b.description.GetFfmpegBuild(), b.description.GetFfmpegVersion()
@@ -232,8 +233,9 @@ func (w *worker) connect(ctx context.Context, channel lease.Channel, asked time.
 		// A boot that was given up with its node may come back.
 		w.past = slices.DeleteFunc(w.past, func(p *boot) bool { return p.worker.Nonce == d.GetNonce() })
 		b = &boot{
-			worker: lease.Worker{Class: d.GetClass(), Pod: w.pod.Name, PodUID: string(w.pod.UID), Node: w.pod.Spec.NodeName, Nonce: d.GetNonce(), Job: lease.JobOf(w.pod), Resumes: d.GetResumes()},
-			slots:  newSlots(), restarts: lease.Restarts(w.pod), since: time.Now(), ended: make(chan struct{}),
+			worker:   lease.Worker{Class: d.GetClass(), Pod: w.pod.Name, PodUID: string(w.pod.UID), Node: w.pod.Spec.NodeName, Nonce: d.GetNonce(), Job: lease.JobOf(w.pod), Resumes: d.GetResumes()},
+			template: lease.Template(&w.pod.Spec),
+			slots:    newSlots(), restarts: lease.Restarts(w.pod), since: time.Now(), ended: make(chan struct{}),
 		}
 		w.keeper.config.Log.Info("worker answers", zap.String("worker", w.pod.Name), zap.String("class", d.GetClass()), zap.String("node", w.pod.Spec.NodeName),
 			zap.Uint32("slots", d.GetSlots()), zap.Int("sessions", len(d.GetSessions())))

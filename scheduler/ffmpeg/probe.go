@@ -1,6 +1,7 @@
 package ffmpeg
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,13 @@ func (c Command) HardwareProbe() (HardwareProbe, bool) {
 	return HardwareProbe{
 		Device: c.Devices[len(c.Devices)-1].Type, Hardware: c.hardware(), Key: c.probeKey,
 	}, true
+}
+
+// Opened tells by its exit code and its stderr that the devices of a probe were
+// opened. An ffmpeg without files opens them and then complains of the files, with
+// the code of a failure. A probe that is too quiet to say so tells nothing.
+func (HardwareProbe) Opened(code int32, stderr []byte) bool {
+	return code == 0 || code == 1 && bytes.Contains(stderr, []byte("Use -h to get full help"))
 }
 
 func (c *Command) isHardwareProbe() bool {

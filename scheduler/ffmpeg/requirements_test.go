@@ -1,6 +1,8 @@
 package ffmpeg
 
 import (
+	"bytes"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -168,6 +170,27 @@ func TestHardwareProbes(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, keys); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
+	}
+}
+
+// TestHardwareProbeOpened asks a real ffmpeg: it ends as a failure either way, and
+// says only in words that the device was there.
+func TestHardwareProbeOpened(t *testing.T) {
+	name := realFFmpeg(t)
+	for words, want := range map[string]bool{
+		"-v verbose -hide_banner":                                                               true, // all that it opens is there
+		"-v verbose -hide_banner -init_hw_device vaapi=va:/dev/null":                            false,
+		"-v verbose -hide_banner -init_hw_device drm=dr:/dev/null -init_hw_device vulkan=vk@dr": false,
+		"-v verbose -hide_banner -init_hw_device nosuch=x":                                      false,
+		"-v quiet -hide_banner":                                                                 false,
+	} {
+		cmd := exec.CommandContext(t.Context(), name, lines(words)...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		_ = cmd.Run()
+		if got := (HardwareProbe{}).Opened(int32(cmd.ProcessState.ExitCode()), stderr.Bytes()); got != want {
+			t.Errorf("%s: exit %d, opened %t, want %t: %s", words, cmd.ProcessState.ExitCode(), got, want, &stderr)
+		}
 	}
 }
 

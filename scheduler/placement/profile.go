@@ -28,16 +28,16 @@ func NewProfile(capabilities []string, flaws map[string]string) *Profile {
 // still proving, hardware that no trial has refuted counts as had. Of the nil profile
 // nothing is known, and everything is allowed.
 func (p *Profile) May(capability string, proving bool) bool {
-	if p.lacks([]string{capability}) == "" {
+	if p.Lacks([]string{capability}) == "" {
 		return true
 	}
 	_, refuted := p.flaws[capability]
 	return proving && hardware(capability) && !refuted
 }
 
-// lacks says which of the needs is not proved, and why; empty: all are. Of the nil
+// Lacks says which of the needs is not proved, and why; empty: all are. Of the nil
 // profile nothing is known, and everything is allowed.
-func (p *Profile) lacks(needs []string) string {
+func (p *Profile) Lacks(needs []string) string {
 	if p == nil {
 		return ""
 	}

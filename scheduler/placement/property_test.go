@@ -98,7 +98,7 @@ func violatesWorker(s Snapshot, r Request, p Policy, d Decision) string {
 		return "a class that must not run it"
 	case r.SameBuild && r.Build != "" && w.Build != "" && r.Build != w.Build:
 		return "another build"
-	case w.Can.lacks(needsOf(r, d)) != "":
+	case w.Can.Lacks(needsOf(r, d)) != "":
 		return "a worker that has not proved it"
 	case d.Encodes != encodesInHardware(needsOf(r, d)):
 		return "an encoder miscounted"
@@ -126,7 +126,7 @@ func violatesWorker(s Snapshot, r Request, p Policy, d Decision) string {
 
 func violatesJob(s Snapshot, r Request, p Policy, d Decision) string {
 	c := *NewRound(s).class(d.Class)
-	if p == WarmOnly || c.ActiveJobs >= c.Jobs || d.Pod != "" || c.Unable != "" || !mayRun(c, r) || c.Can.lacks(needsOf(r, d)) != "" {
+	if p == WarmOnly || c.ActiveJobs >= c.Jobs || d.Pod != "" || c.Unable != "" || !mayRun(c, r) || c.Can.Lacks(needsOf(r, d)) != "" {
 		return "a Job that must not be"
 	}
 	for _, name := range c.Devices {
@@ -166,7 +166,7 @@ func violatesWait(s Snapshot, r Request, p Policy, d Decision) string {
 		for _, c := range classes {
 			for _, w := range s.Workers {
 				paused, _ := w.paused(now)
-				if w.Class == c.Name && !w.Standby && w.Used+paused < w.Slots && w.Ready && !w.Draining && w.Can.lacks(c.q.Needs) == "" &&
+				if w.Class == c.Name && !w.Standby && w.Used+paused < w.Slots && w.Ready && !w.Draining && w.Can.Lacks(c.q.Needs) == "" &&
 					(!r.SameBuild || w.Build == "" || r.Build == "" || w.Build == r.Build) && !now.Before(r.Avoid[w.Pod]) &&
 					(w.ParallelEncodes == 0 || w.Encodes < w.ParallelEncodes) {
 					return "waits though a slot of " + w.Pod + " is free"
@@ -244,7 +244,7 @@ func TestIrrelevantWorker(t *testing.T) {
 		irrelevant := Worker{Class: "elsewhere", Pod: "x", Nonce: "x", Slots: 9, Ready: true}
 		if len(s.Workers) > 0 && len(r.Needs) > 0 && rnd.IntN(2) == 0 { // beside one that can, one that cannot
 			w := s.Workers[rnd.IntN(len(s.Workers))]
-			if w.Can.lacks(r.Needs) == "" && w.Ready && !w.Draining {
+			if w.Can.Lacks(r.Needs) == "" && w.Ready && !w.Draining {
 				irrelevant = Worker{Class: w.Class, Pod: "x", Nonce: "x", Slots: 9, Ready: true, Can: lame}
 			}
 		}

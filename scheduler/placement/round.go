@@ -185,13 +185,13 @@ func (b *Round) worker(d Decision) int {
 	return -1
 }
 
-// lacks is Profile.lacks of a worker's profile for the needs of a question.
+// lacks is Profile.Lacks of a worker's profile for the needs of a question.
 func (b *Round) lacks(p *Profile, q *question) string {
 	if p == nil || len(q.Needs) == 0 {
 		return ""
 	}
 	if b.hints.of != p || b.hints.asked != q {
-		b.hints = hint{of: p, asked: q, lacks: p.lacks(q.Needs)}
+		b.hints = hint{of: p, asked: q, lacks: p.Lacks(q.Needs)}
 	}
 	return b.hints.lacks
 }

@@ -79,7 +79,7 @@ type Session struct {
 	Attempt int
 	// Where it has its right. Set from leased on, kept to the end.
 	Right     Right
-	Placement string // warm | standby | job
+	Placement string // warm | standby | job | transcript
 	Reason    string // of the placement, or why it waits, in words
 	// Translated says for what its command line was rewritten, and which options
 	// changed: no values. Empty: it was not. Set from starting on.
