@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ffpod/ffpod/podexec/wire"
 )
 
 // Metrics are what /metrics tells of sessions. It is a prometheus.Collector.
@@ -20,6 +22,8 @@ type Metrics struct {
 	fenced   prometheus.Counter
 	pauses   prometheus.Counter
 	stuck    prometheus.Gauge
+	// fallbacks are sessions that got no worker.
+	fallbacks *prometheus.CounterVec
 }
 
 // NewMetrics returns metrics that count from zero.
@@ -47,11 +51,13 @@ func NewMetrics() *Metrics {
 			Help: "Sessions that were stopped to make room for one that somebody waits for."}),
 		stuck: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ffpod_sessions_stuck",
 			Help: "Killed sessions whose process the kernel does not let go."}),
+		fallbacks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ffpod_fallbacks_total",
+			Help: "Sessions that got no worker, by kind and verdict: local (their caller was told to run them), timeout, full (of the queue) or reject."}, []string{"kind", "verdict"}),
 	}
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.queue, m.running, m.sessions, m.waits, m.starts, m.resumes, m.detached, m.orphans, m.fenced, m.pauses, m.stuck}
+	return []prometheus.Collector{m.queue, m.running, m.sessions, m.waits, m.starts, m.resumes, m.detached, m.orphans, m.fenced, m.pauses, m.stuck, m.fallbacks}
 }
 
 // Describe implements prometheus.Collector.
@@ -73,8 +79,11 @@ func (m *Metrics) ended(r *run, out outcome) {
 	if exit == "code" && r.exit.GetCode() == 0 {
 		exit = "zero"
 	}
-	placed := cmp.Or(string(r.decision.Verdict), "none")
-	m.sessions.WithLabelValues(placed, cmp.Or(string(r.command.Kind), "unknown"), exit).Inc()
+	placed, kind := cmp.Or(string(r.decision.Verdict), "none"), cmp.Or(string(r.command.Kind), "unknown")
+	m.sessions.WithLabelValues(placed, kind, exit).Inc()
+	if verdict := fellBack(out.frame.GetRefused()); verdict != "" {
+		m.fallbacks.WithLabelValues(kind, verdict).Inc()
+	}
 	since := func(h prometheus.Observer, at time.Time) {
 		if !at.IsZero() {
 			h.Observe(at.Sub(r.asked).Seconds())
@@ -82,4 +91,23 @@ func (m *Metrics) ended(r *run, out outcome) {
 	}
 	since(m.waits, r.times.leased)
 	since(m.starts.WithLabelValues(placed), r.times.running)
+}
+
+// fellBack is what a refusal means for a session that wanted a worker. Empty: it may
+// still have one, or was none.
+func fellBack(r *wire.Refused) string {
+	if r == nil {
+		return ""
+	}
+	switch r.GetRefusal() {
+	case wire.Refusal_LOCAL:
+		return "local"
+	case wire.Refusal_QUEUE_TIMEOUT:
+		return "timeout"
+	case wire.Refusal_QUEUE_FULL:
+		return "full"
+	case wire.Refusal_DRAINING, wire.Refusal_DUPLICATE, wire.Refusal_BAD_START, wire.Refusal_FENCED:
+		return ""
+	}
+	return "reject"
 }

@@ -8,9 +8,10 @@ import (
 	"strings"
 
 	"github.com/ffpod/ffpod/podexec/session"
+	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/api"
-	"github.com/ffpod/ffpod/scheduler/channels"
 	"github.com/ffpod/ffpod/scheduler/class"
+	"github.com/ffpod/ffpod/scheduler/placement"
 	"github.com/ffpod/ffpod/scheduler/store"
 )
 
@@ -29,39 +30,74 @@ func (s *Scheduler) Status(ctx context.Context) (api.Status, error) {
 		return out, fmt.Errorf("read the sessions: %w", err)
 	}
 	recent = slices.DeleteFunc(recent, func(q store.Session) bool { return q.State == store.Queued })
-	for _, q := range slices.Concat(queue, recent) {
-		out.Sessions = append(out.Sessions, told(q))
+	classes := s.cfg.Classes.All()
+	for _, c := range classes {
+		out.Classes = append(out.Classes, s.classTold(c))
 	}
-	for _, c := range s.cfg.Classes.All() {
-		s.mu.Lock()
-		active := s.activeJobs(c.Name)
-		s.mu.Unlock()
-		out.Classes = append(out.Classes, api.Class{Name: c.Name, Deployment: c.Deployment, Usable: c.Usable, Problems: c.Problems, Kinds: c.Kinds,
-			Devices: c.Holds(), Cost: c.Cost, Replicas: int(c.Replicas), Jobs: c.Jobs, ActiveJobs: active})
-	}
-	for role, workers := range map[string][]channels.WorkerState{class.RoleWarm: s.cfg.Pool.Workers(), class.RoleJob: s.cfg.Jobs.Workers()} {
-		for _, w := range workers {
-			out.Workers = append(out.Workers, api.Worker{Class: w.Class, Pod: w.Pod, Node: w.Node, Role: role, Slots: w.Slots, Used: w.Used,
-				Ready: w.Ready, Draining: w.Draining, FFmpeg: w.FFmpegVersion, FFmpegBuild: w.FFmpegBuild})
+	paused := map[string]bool{}
+	for _, w := range s.allWorkers() {
+		out.Workers = append(out.Workers, workerTold(w, devices(classes, w.Class)))
+		for id := range w.Paused {
+			paused[id] = true
 		}
 	}
 	slices.SortFunc(out.Workers, func(a, b api.Worker) int {
 		return cmp.Or(strings.Compare(a.Class, b.Class), strings.Compare(a.Pod, b.Pod))
 	})
+	for i, q := range s.inOrder(queue) {
+		x := told(q)
+		x.Position = i + 1
+		out.Sessions = append(out.Sessions, x)
+	}
+	for _, q := range recent {
+		x := told(q)
+		x.Paused = x.Runs() && paused[x.ID]
+		out.Sessions = append(out.Sessions, x)
+	}
 	return out, nil
+}
+
+// inOrder is the queue as it is served now.
+func (s *Scheduler) inOrder(queue []store.Session) []store.Session {
+	s.mu.Lock()
+	held := s.held()
+	s.mu.Unlock()
+	served := make([]store.Session, 0, len(queue))
+	for i := range placement.Order(waiting(queue), held, s.cfg.Now()) {
+		served = append(served, queue[i])
+	}
+	return served
+}
+
+// classTold is a class as operators see it.
+func (s *Scheduler) classTold(c class.Class) api.Class {
+	s.mu.Lock()
+	active := s.activeJobs(c.Name)
+	s.mu.Unlock()
+	out := api.Class{Name: c.Name, Deployment: c.Deployment, Usable: c.Usable, Problems: c.Problems, Kinds: c.Kinds,
+		Devices: c.Holds(), Cost: c.Cost, Replicas: int(c.Replicas), Jobs: c.Jobs, ActiveJobs: active,
+		Unable: s.unable(c.Name), Egress: string(c.Egress)}
+	if c.Standby.Max > 0 {
+		out.Standby = &api.Bounds{Min: c.Standby.Min, Max: c.Standby.Max}
+	}
+	if c.Scale != nil {
+		out.Scale = &api.Bounds{Min: c.Scale.Min, Max: c.Scale.Max}
+	}
+	return out
 }
 
 // told is a session without what only its caller may know.
 func told(q store.Session) api.Session {
 	out := api.Session{ID: q.ID, Caller: q.Caller.ServiceAccount, CallerPod: q.Caller.Pod, Kind: q.Kind, State: string(q.State),
-		CallerBuild: q.Build, Translated: q.Translated, Placement: q.Placement, Class: cmp.Or(q.Right.Class, q.WantClass), Pod: q.Right.Pod, Node: q.Right.Node, Reason: q.Reason,
+		Priority: placement.Priority(q.Kind), CallerBuild: q.Build, Translated: q.Translated, Placement: q.Placement, Class: cmp.Or(q.Right.Class, q.WantClass), Pod: q.Right.Pod, Node: q.Right.Node, Reason: q.Reason,
 		Asked: q.Times.Queued, Started: q.Times.Running, Ended: q.Times.Final}
 	if !q.State.Final() {
 		return out
 	}
 	e := q.Outcome
+	out.Local = q.State == store.Refused && strings.HasPrefix(e.Cause, wire.Refusal_LOCAL.String()+":")
 	own := e.Cause == callersSignal || strings.HasPrefix(e.Cause, session.ErrShimGone.Error())
-	if out.Failed = !own && (q.State != store.Ended || e.Code != 0 || e.Signal != 0); q.State == store.Ended || e.Cause != "" {
+	if out.Failed = !own && !out.Local && (q.State != store.Ended || e.Code != 0 || e.Signal != 0); q.State == store.Ended || e.Cause != "" {
 		out.Exit = &api.Exit{Code: e.Code, Signal: e.Signal, Cause: e.Cause}
 	}
 	return out

@@ -2,11 +2,21 @@ package scheduler
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/ffpod/ffpod/podexec/wire"
+	"github.com/ffpod/ffpod/scheduler/api"
+	"github.com/ffpod/ffpod/scheduler/channels"
+	"github.com/ffpod/ffpod/scheduler/class"
+	"github.com/ffpod/ffpod/scheduler/ffmpeg"
+	"github.com/ffpod/ffpod/scheduler/lease"
+	"github.com/ffpod/ffpod/scheduler/placement"
 	"github.com/ffpod/ffpod/scheduler/store"
 )
 
@@ -98,5 +108,142 @@ func TestFailed(t *testing.T) {
 		if got := told(store.Session{State: c.state, Outcome: c.end}); got.Failed != c.want {
 			t.Errorf("%s: %+v", name, got)
 		}
+	}
+}
+
+// What workers proved, who waits in which place and who is paused is told.
+func TestStatusOfHardware(t *testing.T) {
+	standby := &fakeStandbys{taken: make(chan string, 1), state: channels.WorkerState{Slots: 1, Ready: true, Worker: lease.Worker{Class: "gpu", Pod: "standby-1", Nonce: "n"}}}
+	jobs := newFakeJobs()
+	r := newRig(t, func(c *Config) {
+		c.Classes = fakeClasses{{Name: "cpu", Usable: true, Replicas: 1, Egress: ffmpeg.CallerEgress, Standby: class.Bounds{Max: 2}, Scale: &class.Bounds{Max: 3}},
+			{Name: "gpu", Usable: true, Devices: []string{"nvidia.com/gpu"}}}
+		c.Policy, c.Jobs, c.Standbys = "warm", listed{jobs, []channels.WorkerState{standby.state, {Worker: lease.Worker{Class: "gpu", Pod: "job-1", Nonce: "n"}}}}, standby
+		c.Unable = func(name string) string { return map[string]string{"gpu": "FailedScheduling: no GPU"}[name] }
+	})
+	release := releases("loud", "film", "sub", "film2")
+	w := r.add("w", 1, untilReleased(release))
+	w.state.Description = &wire.Description{Proves: true, ParallelEncodes: 3, Load: &wire.Load{CpuPermille: 500, GpuKnown: true, GpuPermille: 0, MemoryBytes: 7, MemoryLimitBytes: 900},
+		Capabilities: []string{"encoder:libx264", "encoder:ffv1", "decoder:flac", "encoder:h264_nvenc", "decoder:h264_cuvid", "hwaccel:cuda", "device:cuda", "filter:ebur128", "filter:tonemap_cuda", "filter:vpp_qsv", "filter:vpp_qsv=tonemap"},
+		Flaws:        []*wire.Flaw{{Capability: "encoder:av1_nvenc", Reason: "No capable devices found"}, {Capability: "encoder:h264_qsv", Reason: "no node"}}}
+	gpu := r.add("g", 2, nil)
+	gpu.state.Class, gpu.state.Description = "gpu", w.state.Description
+	loud := r.start("loud", argv(loudness), nil)
+	eventually(t, "the scan runs", func() bool { return r.state("loud") == store.Running })
+	film := r.start("film", func(s *wire.Start) { play("film")(s); s.Class = "cpu" }, nil)
+	within(t, film.started, "the start of the film")
+	sub := r.start("sub", func(s *wire.Start) { argv("-i /media/a.mkv -map 0:s:0 /cache/a.srt")(s); s.Class = "cpu" }, nil)
+	eventually(t, "sub waits", func() bool { return r.state("sub") == store.Queued })
+	film2 := r.start("film2", func(s *wire.Start) { play("film2")(s); s.Class = "cpu" }, nil)
+	eventually(t, "film2 waits", func() bool {
+		return r.state("film2") == store.Queued && r.sched.queued()[[2]string{"playback", "cpu"}] == 1
+	})
+
+	got, err := r.sched.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	zero := 0
+	want := map[string]api.Worker{
+		"w": {Role: "warm", Hardware: &api.Hardware{Encoders: []string{"h264_nvenc"}, Decoders: []string{"h264_cuvid"}, Hwaccels: []string{"cuda"}, ToneMapping: []string{"tonemap_cuda", "vpp_qsv"}, Devices: []string{"cuda"}},
+			Proves: true, Flaws: []api.Flaw{{Capability: "encoder:av1_nvenc", Reason: "No capable devices found"}, {Capability: "encoder:h264_qsv", Reason: "no node"}},
+			ParallelEncodes: 3, Load: &api.Load{CPU: 500, GPU: &zero, Memory: 7, MemoryLimit: 900}, Paused: []string{"loud"}},
+		"standby-1": {Role: "standby"}, "job-1": {Role: "job"},
+	}
+	for _, x := range got.Workers {
+		if x.Pod == "g" {
+			if !x.Flaws[0].Own || x.Flaws[1].Own {
+				t.Errorf("flaws of class gpu: %+v", x.Flaws)
+			}
+			continue
+		}
+		told := api.Worker{Role: x.Role, Proves: x.Proves, Hardware: x.Hardware, Flaws: x.Flaws, ParallelEncodes: x.ParallelEncodes, Load: x.Load, Paused: x.Paused}
+		if diff := cmp.Diff(want[x.Pod], told); diff != "" {
+			t.Errorf("%s: %s", x.Pod, diff)
+		}
+	}
+	var words []string
+	for _, s := range got.Sessions {
+		words = append(words, fmt.Sprint(s.ID, " ", s.Position, " ", s.Priority, " ", s.Paused))
+	}
+	if said := strings.Join(words, ", "); !strings.HasPrefix(said, "film2 1 40 false, sub 2 20 false, ") || !strings.Contains(said, "loud 0 10 true") || !strings.Contains(said, "film 0 40 false") {
+		t.Errorf("sessions: %s", said)
+	}
+	if c := got.Classes[0]; c.Egress != "caller" || c.Standby.Max != 2 || c.Scale.Max != 3 || c.Unable != "" || got.Classes[1].Unable == "" || got.Classes[1].Standby != nil {
+		t.Errorf("%+v", got.Classes)
+	}
+	gauges := `# HELP ffpod_capability_flaws What a class's hardware should do and, by a trial on a worker, does not.
+# TYPE ffpod_capability_flaws gauge
+ffpod_capability_flaws{class="cpu"} 0
+ffpod_capability_flaws{class="gpu"} 1
+# HELP ffpod_queue_sessions Sessions that wait for a worker, by kind and by the class they ask for, any if none.
+# TYPE ffpod_queue_sessions gauge
+ffpod_queue_sessions{class="cpu",kind="playback"} 1
+ffpod_queue_sessions{class="cpu",kind="subtitle"} 1
+# HELP ffpod_slots Slots of workers, by class and state: free and used; and paused, the sessions that gave theirs away.
+# TYPE ffpod_slots gauge
+ffpod_slots{class="cpu",state="free"} 0
+ffpod_slots{class="cpu",state="paused"} 1
+ffpod_slots{class="cpu",state="used"} 1
+ffpod_slots{class="gpu",state="free"} 3
+ffpod_slots{class="gpu",state="paused"} 0
+ffpod_slots{class="gpu",state="used"} 0
+# HELP ffpod_workers Workers that are up, by class, role (warm, standby, job) and whether they answer.
+# TYPE ffpod_workers gauge
+ffpod_workers{class="cpu",ready="true",role="warm"} 1
+ffpod_workers{class="gpu",ready="false",role="job"} 1
+ffpod_workers{class="gpu",ready="true",role="standby"} 1
+ffpod_workers{class="gpu",ready="true",role="warm"} 1
+`
+	if err := testutil.CollectAndCompare(r.sched.Gauges(), strings.NewReader(gauges)); err != nil {
+		t.Error(err)
+	}
+	for _, c := range release {
+		close(c)
+	}
+	for _, s := range []*shim{loud, film, sub, film2} {
+		if _, err := s.wait(t); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// listed are Jobs whose workers are known.
+type listed struct {
+	*fakeJobs
+	workers []channels.WorkerState
+}
+
+func (l listed) Workers() []channels.WorkerState { return l.workers }
+
+// A session that its caller is told to run has not failed, and is counted.
+func TestSentBack(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		c.Policy = "warm"
+		c.Fallback = map[string]placement.Fallback{"playback": {Then: placement.Local}}
+	})
+	hold := releases("first")
+	r.add("w", 1, untilReleased(hold))
+	first := r.start("first", play("first"), nil)
+	eventually(t, "the first runs", func() bool { return r.state("first") == store.Running })
+	back := r.start("back", func(s *wire.Start) { play("back")(s); s.Local = true }, nil)
+	if e := back.refused(t); e.Refusal != wire.Refusal_LOCAL {
+		t.Fatalf("%v", e)
+	}
+	got, err := r.sched.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range got.Sessions {
+		if s.ID == "back" && (!s.Local || s.Failed || s.Exit == nil || s.Exit.Cause == "") {
+			t.Errorf("%+v", s)
+		}
+	}
+	if n := testutil.ToFloat64(r.sched.cfg.Metrics.fallbacks.WithLabelValues("playback", "local")); n != 1 {
+		t.Errorf("%v are counted", n)
+	}
+	close(hold["first"])
+	if _, err := first.wait(t); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -92,7 +92,7 @@ func build(ctx context.Context, conf config.Configuration, getenv func(string) s
 	})
 	p.secure(client, self, inForce)
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics, inForce, p.scaler)
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics, p.scheduler.Gauges(), inForce, p.scaler)
 	p.health = &server.Health{Checks: p.checks(), Metrics: registry}
 	p.operators = &server.Operators{Status: p.scheduler.Status, Checks: p.health.Checks, Policies: p.policies.Last, Pod: self.Pod, Log: log}
 	return p, p.listen()

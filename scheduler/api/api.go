@@ -29,7 +29,7 @@ type Status struct {
 	Policies []string `json:"policies"`
 	Classes  []Class  `json:"classes"`
 	Workers  []Worker `json:"workers"`
-	// Sessions that wait come first in the order of the queue, then those that run
+	// Sessions that wait come first in the order in which they are served, then those that run
 	// and those that ended, the newest first.
 	Sessions []Session `json:"sessions"`
 }
@@ -43,9 +43,23 @@ type Class struct {
 	Kinds      []string `json:"kinds,omitempty"` // none: all
 	Devices    []string `json:"devices,omitempty"`
 	Cost       int      `json:"cost"`
-	Replicas   int      `json:"replicas"` // warm workers wanted
-	Jobs       int      `json:"jobs"`     // at a time, at most
-	ActiveJobs int      `json:"activeJobs"`
+	Replicas   int      `json:"replicas"`   // warm workers wanted
+	Jobs       int      `json:"jobs"`       // at a time, at most
+	ActiveJobs int      `json:"activeJobs"` // those on standby included
+	// Unable is why Kubernetes does not run its pods now, in Kubernetes' words. Empty:
+	// nothing is known to keep them from it.
+	Unable string `json:"unable,omitempty"`
+	// Standby bounds the Jobs made ahead of need, Scale the warm workers, where the
+	// scheduler chooses their number. Nil: it makes none, it does not choose.
+	Standby *Bounds `json:"standby,omitempty"`
+	Scale   *Bounds `json:"scale,omitempty"`
+	Egress  string  `json:"egress,omitempty"` // caller | true; none: its pods reach no network
+}
+
+// Bounds are the least and the most of something.
+type Bounds struct {
+	Min int `json:"min"`
+	Max int `json:"max"`
 }
 
 // Worker is a pod that runs sessions.
@@ -53,13 +67,50 @@ type Worker struct {
 	Class       string `json:"class"`
 	Pod         string `json:"pod"`
 	Node        string `json:"node"`
-	Role        string `json:"role"` // warm | job
+	Role        string `json:"role"` // warm | standby | job
 	Slots       int    `json:"slots"`
 	Used        int    `json:"used"`
 	Ready       bool   `json:"ready"`
 	Draining    bool   `json:"draining,omitempty"`
 	FFmpeg      string `json:"ffmpeg,omitempty"` // version
 	FFmpegBuild string `json:"ffmpegBuild,omitempty"`
+	// Proves: it tells what its hardware can do. Without it Hardware and Flaws are
+	// unknown, not empty. Proving: its trials still run, they are incomplete.
+	Proves  bool `json:"proves,omitempty"`
+	Proving bool `json:"proving,omitempty"`
+	// Hardware is what a trial proved, Flaws what its ffmpeg lists and cannot do.
+	Hardware *Hardware `json:"hardware,omitempty"`
+	Flaws    []Flaw    `json:"flaws,omitempty"`
+	// ParallelEncodes is how many hardware encodes passed at once. 0: unknown.
+	ParallelEncodes int      `json:"parallelEncodes,omitempty"`
+	Load            *Load    `json:"load,omitempty"`   // nil: unknown
+	Paused          []string `json:"paused,omitempty"` // sessions that are stopped and hold no slot
+}
+
+// Hardware is what devices can do, by the names in ffmpeg's lists.
+type Hardware struct {
+	Encoders    []string `json:"encoders,omitempty"`
+	Decoders    []string `json:"decoders,omitempty"`
+	Hwaccels    []string `json:"hwaccels,omitempty"`
+	ToneMapping []string `json:"toneMapping,omitempty"` // filters
+	Devices     []string `json:"devices,omitempty"`     // types of -init_hw_device
+}
+
+// Flaw is a capability, KIND:NAME, that ffmpeg lists and a trial refuted.
+type Flaw struct {
+	Capability string `json:"capability"`
+	Reason     string `json:"reason"` // in ffmpeg's words
+	// Own: it is of the hardware that the worker's class asks Kubernetes for. The
+	// others are of hardware that nobody promised.
+	Own bool `json:"own,omitempty"`
+}
+
+// Load is what a worker measured lately.
+type Load struct {
+	CPU         int    `json:"cpuPermille"`           // of what it may use
+	GPU         *int   `json:"gpuPermille,omitempty"` // nil: it cannot be read there
+	Memory      uint64 `json:"memoryBytes"`
+	MemoryLimit uint64 `json:"memoryLimitBytes,omitempty"` // 0: none
 }
 
 // Session is one run of ffmpeg.
@@ -77,12 +128,19 @@ type Session struct {
 	// Translated says for which hardware its command line was rewritten, and which
 	// options changed. Empty: it was not.
 	Translated string `json:"translated,omitempty"`
+	// Position is its place in the queue, 1 the next one to be served. 0: it does not
+	// wait. Priority orders kinds, higher first.
+	Position int  `json:"position,omitempty"`
+	Priority int  `json:"priority,omitempty"`
+	Paused   bool `json:"paused,omitempty"` // it runs, and is stopped for one that somebody waits for
 	// CallerBuild is the ELF build id of the caller's own ffmpeg, if it has one.
 	CallerBuild string `json:"callerBuild,omitempty"`
 	Exit        *Exit  `json:"exit,omitempty"` // nil: it is not over, or had none
 	// Failed: it was refused or lost, or its program failed, and not by the
 	// caller's own will.
-	Failed  bool      `json:"failed,omitempty"`
+	Failed bool `json:"failed,omitempty"`
+	// Local: it was answered that its caller runs it itself. Exit.Cause says why.
+	Local   bool      `json:"local,omitempty"`
 	Asked   time.Time `json:"asked"`
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`

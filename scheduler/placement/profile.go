@@ -1,6 +1,9 @@
 package placement
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Profile is what a worker proved that it can. It is shared and never changed.
 type Profile struct {
@@ -62,7 +65,7 @@ func (p *Profile) Lacks(needs []string) string {
 
 // ofHardware are the words in the names of capabilities that a device gives.
 var ofHardware = []string{"nvenc", "cuvid", "nvdec", "cuda", "npp", "qsv", "vaapi", "amf", "rkmpp", "rkrga", "v4l2m2m",
-	"vulkan", "opencl", "videotoolbox", "d3d1", "dxva2"}
+	"vulkan", "libplacebo", "opencl", "videotoolbox", "d3d1", "dxva2"}
 
 // hardware tells whether a capability is one that a device gives.
 func hardware(capability string) bool {
@@ -76,6 +79,34 @@ func hardware(capability string) bool {
 		}
 	}
 	return false
+}
+
+// ofMaker are the words of those that a maker's devices are bought for.
+func ofMaker(maker string) []string {
+	switch maker {
+	case "nvidia":
+		return []string{"nvenc", "cuvid", "nvdec", "cuda", "npp"}
+	case "intel":
+		return []string{"qsv", "vaapi", "opencl"}
+	case "amd":
+		return []string{"amf", "vaapi", "opencl"}
+	}
+	return ofHardware
+}
+
+// Hardware tells whether a capability is one that a device gives.
+func Hardware(capability string) bool { return hardware(capability) }
+
+// Promised tells whether a capability is of the hardware that a class with these
+// extended resources asks for. A list that could not be read, KIND:*, may be.
+func Promised(capability string, devices []string) bool {
+	_, name, _ := strings.Cut(capability, ":")
+	if name == "*" {
+		return len(devices) > 0
+	}
+	return hardware(capability) && slices.ContainsFunc(devices, func(d string) bool {
+		return slices.ContainsFunc(ofMaker(maker(d)), func(w string) bool { return strings.Contains(name, w) })
+	})
 }
 
 // needsHardware tells whether any need is one that a device gives.

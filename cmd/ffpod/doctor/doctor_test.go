@@ -586,6 +586,87 @@ func TestProof(t *testing.T) {
 	}
 }
 
+// TestTold takes the workers' own trials for an answer: what failed, in ffmpeg's
+// words, and what to do about that.
+func TestTold(t *testing.T) {
+	reads := "<EncodingOptions><HardwareAccelerationType>nvenc</HardwareAccelerationType><EnableTonemapping>true</EnableTonemapping></EncodingOptions>"
+	both := &api.Hardware{Encoders: []string{"h264_nvenc"}, ToneMapping: []string{"tonemap_cuda"}}
+	flaw := func(reason string) api.Worker {
+		return api.Worker{Flaws: []api.Flaw{{Capability: "encoder:h264_nvenc", Reason: reason, Own: true}, {Capability: "filter:tonemap_cuda", Reason: reason, Own: true}}}
+	}
+	for name, c := range map[string]struct {
+		worker api.Worker
+		level  Level
+		words  string
+	}{
+		"works":         {api.Worker{Hardware: both}, OK, "proved by gpu-0"},
+		"no node":       {flaw("no /dev/nvidia[0-9]*, /dev/dxg in this pod"), Fail, "ask for the GPU's resource"},
+		"permission":    {flaw("/dev/dri/renderD128 cannot be opened: permission denied; it belongs to group 993, which must be in supplementalGroups"), Fail, "identity.supplementalGroups"},
+		"no driver":     {flaw("Cannot load libcuda.so.1; Device creation failed: -1."), Fail, "runtime-class-nvidia"},
+		"stalled":       {flaw("stalled: it was killed when its time was over"), Fail, "dmesg"},
+		"session limit": {flaw("OpenEncodeSessionEx failed: out of memory (10): (no details)"), Fail, "no session left"},
+		"unheard of":    {flaw("something new"), Fail, "nvidia-smi"},
+		"not listed":    {api.Worker{}, Fail, "jellyfin-ffmpeg"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := healthy()
+			x.files["encoding.xml"] = reads
+			w := c.worker
+			w.Pod, w.Class, w.Role, w.Ready, w.Proves, w.Slots = "gpu-0", "nvidia", "warm", true, true, 2
+			x.status.Workers = append(x.status.Workers, w)
+			for _, check := range []string{"encoders", "tone-mapping"} {
+				got := examine(t, x.patient(t), check).Findings // nothing may be tried
+				if len(got) != 1 || got[0].On != "class nvidia" || got[0].Level != c.level || !strings.Contains(got[0].What+got[0].Remedy, c.words) {
+					t.Errorf("%s: %+v", check, got)
+				}
+				if len(w.Flaws) > 0 && len(got) == 1 && got[0].Why != w.Flaws[0].Reason {
+					t.Errorf("%s does not say what ffmpeg said: %q", check, got[0].Why)
+				}
+			}
+		})
+	}
+}
+
+// What a worker does not tell is tried, and a broken one is not tried again.
+func TestToldOrTried(t *testing.T) {
+	for name, c := range map[string]struct {
+		worker api.Worker
+		tried  bool
+	}{
+		"older":   {api.Worker{Ready: true}, true},
+		"proving": {api.Worker{Ready: true, Proves: true, Proving: true}, true},
+		"silent":  {api.Worker{Proves: true}, true},
+		"works":   {api.Worker{Ready: true, Proves: true, Hardware: &api.Hardware{Encoders: []string{"h264_nvenc"}}}, true},
+		"broken":  {api.Worker{Ready: true, Proves: true}, false},
+	} {
+		x := healthy()
+		c.worker.Pod, c.worker.Class = "gpu-0", "nvidia"
+		x.status.Workers = append(x.status.Workers, c.worker)
+		p, tried := x.patient(t), false
+		p.Prove = func(_ context.Context, class, _ string) (string, error) {
+			tried = tried || class == "nvidia"
+			return "done", nil
+		}
+		examine(t, p, "encoders")
+		if tried != c.tried {
+			t.Errorf("%s: tried %v", name, tried)
+		}
+	}
+}
+
+// A driver that encodes fewer streams than its worker has slots is told; QSV that
+// fails where VAAPI works is not the end.
+func TestToldLimits(t *testing.T) {
+	x := healthy()
+	x.gpu = classOf("intel", "gpu.intel.com/i915")
+	x.status.Workers = []api.Worker{{Pod: "gpu-0", Class: "intel", Ready: true, Proves: true, Slots: 4, ParallelEncodes: 2, Hardware: &api.Hardware{Encoders: []string{"h264_vaapi"}},
+		Flaws: []api.Flaw{{Capability: "encoder:h264_qsv", Reason: "Error creating a MFX session: -9."}}}}
+	got := examine(t, x.patient(t), "encoders").Findings
+	if len(got) != 2 || got[0].Level != Warn || !strings.Contains(got[0].Remedy, "vaapi") || got[1].Level != Warn || !strings.Contains(got[1].What, "2 streams at once") {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestRelease(t *testing.T) {
 	for image, want := range map[string]string{
 		"jellyfin/jellyfin:10.11.11": "10.11.11", "registry:5000/x/jellyfin.pgsql:10.11.11-1": "10.11.11", "jellyfin/jellyfin:10.11.11@sha256:0": "10.11.11",

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
+	"github.com/ffpod/ffpod/scheduler/api"
 	"github.com/ffpod/ffpod/scheduler/class"
 )
 
@@ -263,24 +264,53 @@ func runtimeClass(ctx context.Context, p *Patient) []Finding {
 	return found
 }
 
-// encoders has each class that can take a session encode something with what it is
-// for.
+// encoders takes the workers' word on the encoder of each class's hardware, and, to
+// prove it, has each class that can take a session encode something.
 func encoders(ctx context.Context, p *Patient) []Finding {
-	if p.Prove == nil || p.facts.status == nil {
+	if p.facts.status == nil {
 		return nil
 	}
 	var found []Finding
 	for _, d := range p.facts.classes {
-		on, encoder := className(d), encoderOf(d)
-		said, err := p.Prove(ctx, d.Labels[class.Label], encoder)
+		on, encoder, name := className(d), encoderOf(d), d.Labels[class.Label]
+		if workers := told(p, name); encoder != software && len(workers) > 0 {
+			trials := proved(on, encoder, "encoder:"+encoder, workers, encodersOf, "it does not encode with "+encoder, func(reason string) string { return remedyOf(reason, proofRemedy(encoder)) })
+			trials = spared(trials, encoder, workers)
+			found = append(append(found, trials...), bounded(on, workers)...)
+			if slices.ContainsFunc(trials, func(f Finding) bool { return f.Level != OK }) {
+				continue
+			}
+		}
+		if p.Prove == nil {
+			continue
+		}
+		said, err := p.Prove(ctx, name, encoder)
 		if err != nil {
-			found = append(found, Finding{Level: Fail, On: on, What: "it does not encode with " + encoder, Why: err.Error(), Remedy: proofRemedy(encoder)})
+			found = append(found, Finding{Level: Fail, On: on, What: "it does not encode with " + encoder, Why: err.Error(), Remedy: remedyOf(err.Error(), proofRemedy(encoder))})
 			continue
 		}
 		found = append(found, ok(on, "%s: %s", encoder, said))
 	}
 	return found
 }
+
+// spared weakens the verdict on QSV where VAAPI does the same on the same card.
+func spared(trials []Finding, encoder string, workers []api.Worker) []Finding {
+	other := strings.Replace(encoder, "_qsv", "_vaapi", 1)
+	if other == encoder || !slices.ContainsFunc(workers, func(w api.Worker) bool { return w.Hardware != nil && slices.Contains(w.Hardware.Encoders, other) }) {
+		return trials
+	}
+	for i := range trials {
+		if trials[i].Level == Fail {
+			trials[i].Level = Warn
+			trials[i].Remedy = "set Jellyfin to vaapi, for " + other + " works; or " + trials[i].Remedy
+		}
+	}
+	return trials
+}
+
+// software is the encoder of classes without devices.
+const software = "libx264"
 
 // encoderOf is what a class is for, by the devices it requests.
 func encoderOf(d appsv1.Deployment) string {
@@ -296,7 +326,7 @@ func encoderOf(d appsv1.Deployment) string {
 			}
 		}
 	}
-	return "libx264"
+	return software
 }
 
 func proofRemedy(encoder string) string {

@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/ffpod/ffpod/cmd/ffpod/jellyfin"
+	"github.com/ffpod/ffpod/scheduler/api"
 	"github.com/ffpod/ffpod/scheduler/class"
 )
 
@@ -79,10 +80,11 @@ func openCL(how string) toneMap {
 // zscale is what an ffmpeg without Jellyfin's filters can do on the CPU.
 var zscale = toneMap{filter: "zscale", filters: "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=tonemap=hable:desat=0,zscale=t=bt709:m=bt709:r=tv,format=yuv420p"}
 
-// toneMapping tries on a worker of each class what Jellyfin would ask it for.
+// toneMapping takes the workers' word on what Jellyfin would ask them for, and tries
+// on a worker of each class what they say nothing of.
 func toneMapping(ctx context.Context, p *Patient) []Finding {
 	c, there := p.facts.jellyfinCaller()
-	if !there || p.Try == nil || p.Exec == nil || p.facts.status == nil {
+	if !there || p.Exec == nil || p.facts.status == nil {
 		return nil
 	}
 	d, err := document(ctx, p, c, jellyfin.Encoding)
@@ -121,7 +123,15 @@ func suits(d appsv1.Deployment, kind string) bool {
 
 func mapped(ctx context.Context, p *Patient, d appsv1.Deployment, ways []toneMap) (found []Finding) {
 	on, name := className(d), d.Labels[class.Label]
+	workers := told(p, name)
 	for _, way := range ways {
+		if way.device != nil && len(workers) > 0 {
+			found = append(found, toneProved(on, way, workers)...)
+			continue
+		}
+		if p.Try == nil {
+			continue
+		}
 		said, err := p.Try(ctx, name, "tone-mapped by "+way.filter, way.args())
 		switch {
 		case err == nil:
@@ -136,6 +146,22 @@ func mapped(ctx context.Context, p *Patient, d appsv1.Deployment, ways []toneMap
 				}
 			}
 			found = append(found, f)
+		}
+	}
+	return found
+}
+
+// toneProved is the outcome of the workers' own trials, of frames that have a film's
+// metadata where they can make any.
+func toneProved(on string, way toneMap, workers []api.Worker) []Finding {
+	capability := "filter:" + way.filter
+	if way.filter == "vpp_qsv" { // it scales too
+		capability += toneMaps
+	}
+	found := proved(on, way.filter, capability, workers, toneMappingOf, "it does not tone-map by "+way.filter+", which encoding.xml asks for", func(reason string) string { return remedyOf(reason, way.remedy) })
+	for i, f := range found {
+		if strings.Contains(f.Why, "mastering display") {
+			found[i].Level, found[i].What = Unknown, way.filter+" wants a film's own metadata, which the trial's picture has not: play an HDR film"
 		}
 	}
 	return found
