@@ -25,7 +25,7 @@ help: ## Print the targets
 demo: cluster images ## The main job, visibly, on a real cluster: first time about 10 min, then half a minute
 	@KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/demo
 
-test: unit cluster images integration e2e stack data skew chaos ## Prove everything: first time about 35 min, then 25 min
+test: unit cluster images integration e2e gpu stack data skew chaos ## Prove everything: first time about 35 min, then 25 min
 
 ##@ Parts
 build: ## Every binary, into bin/
@@ -60,6 +60,9 @@ integration: ## Every two components together; caches of file systems; scheduler
 
 e2e: ## Everything end to end, as local, warm and Job. FOCUS='regexp' selects specs
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/e2e
+
+gpu: ## Placement by hardware: four classes with pretended GPUs, exhausted, lost, paused, on standby, scaled: 4 min
+	KUBECONFIG=$(LOCAL_KUBECONFIG) $(GINKGO) ./test/gpu
 
 stack: previous ## Jellyfin's deployment, with a simulated server in its place: play, restart, cut the power, upgrade, remove: 4 min
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/stack

@@ -205,6 +205,30 @@ func TestJobForAHeldDevice(t *testing.T) {
 	}
 }
 
+// A rollout: the next warm worker takes the device that the Job waits for, after
+// Kubernetes has said why it waits.
+func TestJobForADeviceThatIsHeldLater(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		c.Classes = fakeClasses{{Name: "cpu", Jobs: 2, Replicas: 1, Devices: []string{"nvidia.com/gpu"}}}
+	})
+	waiting := make(chan struct{})
+	r.jobs.launch = func(ctx context.Context, _ string, progress func(string)) (*lease.Lease, error) {
+		progress("waiting: Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+		close(waiting)
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	s := r.start("s", play("s"), nil)
+	within(t, waiting, "the Job")
+	r.add("w", 1, prints([]byte("warm"), 0))
+	if exit, err := s.wait(t); err != nil || exit.GetCode() != 0 {
+		t.Errorf("%v, %v", exit, err)
+	}
+	if line := r.audit("s"); line["placement"] != "warm" {
+		t.Errorf("audit %v", line)
+	}
+}
+
 // fakeStandbys is one Job on standby.
 type fakeStandbys struct {
 	state channels.WorkerState

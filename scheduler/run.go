@@ -147,12 +147,11 @@ func (r *run) lease(ctx context.Context, won grant) error {
 	r.sched.ungrant(won) // from here on the launcher counts it, and keeps the limit itself
 	launch, giveUp := context.WithCancelCause(launch)
 	defer giveUp(nil)
+	var said atomic.Pointer[string]
+	go r.yieldToWarm(launch, won.class, &said, giveUp)
 	held, err := r.sched.cfg.Jobs.Launch(launch, won.class, r.id, func(reason string) {
 		r.progress("starting", reason, 0)
-		if why := r.sched.heldByWarm(won.class, reason); why != nil && r.policy != placement.JobOnly {
-			timer := time.AfterFunc(heldPatience, func() { giveUp(why) })
-			context.AfterFunc(launch, func() { timer.Stop() })
-		}
+		said.Store(&reason)
 	})
 	switch {
 	case err == nil:
@@ -173,6 +172,34 @@ func (r *run) lease(ctx context.Context, won grant) error {
 
 // errHeld is why a Job is given up that waits for what warm workers hold.
 var errHeld = errors.New("the warm workers hold what a Job would need")
+
+// yieldToWarm gives a launch up when its Job has waited for what warm workers hold.
+// It looks all the time: a warm worker may come up, and take the device, after
+// Kubernetes has said its last word about the Job.
+func (r *run) yieldToWarm(launch context.Context, c class.Class, said *atomic.Pointer[string], giveUp context.CancelCauseFunc) {
+	if r.policy == placement.JobOnly {
+		return
+	}
+	tick := time.NewTicker(heldPatience / 8)
+	defer tick.Stop()
+	for seen := 0; seen < 8; {
+		select {
+		case <-launch.Done():
+			return
+		case <-tick.C:
+		}
+		reason := said.Load()
+		if reason == nil {
+			continue
+		}
+		why := r.sched.heldByWarm(c, *reason)
+		if seen++; why == nil {
+			seen = 0
+		} else if seen == 8 {
+			giveUp(why)
+		}
+	}
+}
 
 // heldByWarm says that a Job cannot start for want of a device that the class's own
 // warm workers have: its session gets one of their slots sooner than a device. Who

@@ -89,6 +89,7 @@ func build(ctx context.Context, conf config.Configuration, getenv func(string) s
 	}
 	p.scaler = scale.New(scale.Config{
 		Client: client, Namespace: self.Namespace, List: p.classes.List, Pool: p.pool, Waiting: p.scheduler.Waiting, Unable: p.pool.Unable, Log: log,
+		Window: conf.Scale.Idle.Duration,
 	})
 	p.secure(client, self, inForce)
 	registry := prometheus.NewRegistry()

@@ -28,7 +28,10 @@ const (
 	// proverTrouble is the least time between proofs that a device error asks for:
 	// a caller may name a device that never existed, in every session.
 	proverTrouble = 2 * time.Minute
-	// proverOrder is the same for orders.
+	// proverLost is the time between proofs while hardware that worked does not: no
+	// session comes whose error would ask for one when it works again.
+	proverLost = 30 * time.Second
+	// proverOrder is the least time between proofs that orders ask for.
 	proverOrder = 5 * time.Second
 )
 
@@ -42,6 +45,7 @@ type prover struct {
 	within  time.Duration // bound of a trial; 0: prove's own
 	wait    time.Duration // proverOnce
 	slow    time.Duration // proverSlow
+	lost    time.Duration // proverLost
 	wake    chan struct{} // has a token when due has changed
 
 	mu       sync.Mutex
@@ -51,6 +55,7 @@ type prover struct {
 	due      time.Time // of the next proof; zero: none
 	ended    time.Time // of the last one
 	key      string    // of now
+	worked   []string  // capabilities that any proof with this key had
 	before   map[string]proved
 	measured context.CancelFunc // ends the count of parallel encodes; nil: none runs
 	smi      smiSample          // of NVIDIA's GPUs
@@ -63,7 +68,7 @@ type proved struct {
 }
 
 func newProver(s *Supervisor) *prover {
-	p := &prover{worker: s, root: "/", devices: devices, wait: proverOnce, slow: proverSlow, wake: make(chan struct{}, 1), before: map[string]proved{}}
+	p := &prover{worker: s, root: "/", devices: devices, wait: proverOnce, slow: proverSlow, lost: proverLost, wake: make(chan struct{}, 1), before: map[string]proved{}}
 	p.proving = s.conf.FFmpeg != "" && !s.conf.Once && !s.conf.Unproved
 	p.run = func(ctx context.Context, c prove.Command) prove.Outcome {
 		return s.children.trial(ctx, s.conf.FFmpeg, environment(os.Environ(), nil), c)
@@ -190,8 +195,15 @@ func (p *prover) settle(key string, now proved) {
 	if now.parallel == 0 && key == p.key && now.report.Encodes() {
 		now.parallel = p.now.parallel // until it is counted again
 	}
+	if key != p.key {
+		p.worked = nil
+	}
+	p.worked = slices.Compact(slices.Sorted(slices.Values(slices.Concat(p.worked, now.report.Capabilities))))
 	p.now, p.key, p.known, p.proving, p.ended = now, key, true, false, time.Now()
 	p.before[key] = now
+	if len(p.worked) > len(now.report.Capabilities) && p.due.IsZero() {
+		p.due = p.ended.Add(p.lost)
+	}
 }
 
 // count finds out how many encodes pass at once, while no session runs: it would

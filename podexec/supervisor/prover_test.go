@@ -206,7 +206,7 @@ func TestATrialIsKilledWithItsGroup(t *testing.T) {
 // A device that is lost is seen in a session's last words: the trials run again, and
 // what they refute is withdrawn.
 func TestADeviceErrorIsProved(t *testing.T) {
-	s := claiming(t, Config{Slots: 1}, func(p *prover) {})
+	s := claiming(t, Config{Slots: 1}, func(p *prover) { p.lost = time.Hour })
 	awaitProof(t, s)
 	t.Setenv("FAKE_FAIL", "hevc_nvenc")
 	s.prover.mu.Lock()
@@ -225,6 +225,27 @@ func TestADeviceErrorIsProved(t *testing.T) {
 	s.prover.mu.Unlock()
 	if wait < proverTrouble/2 || logged(t) != runs {
 		t.Errorf("a second error at once is due in %s, %d runs more", wait, logged(t)-runs)
+	}
+}
+
+// Hardware that worked is tried until it works again, also when no session comes
+// that could tell.
+func TestLostHardwareIsTriedAgain(t *testing.T) {
+	s := claiming(t, Config{Slots: 1}, func(p *prover) { p.lost = 50 * time.Millisecond })
+	awaitProof(t, s)
+	has := func() bool { return slices.Contains(description(t, s).Capabilities, "encoder:hevc_nvenc") }
+	t.Setenv("FAKE_FAIL", "hevc_nvenc")
+	s.prover.ask(0)
+	eventually(t, "the encoder is withdrawn", func() bool { return !has() })
+	t.Setenv("FAKE_FAIL", "")
+	eventually(t, "the encoder is back", has)
+	awaitProof(t, s)
+	runs := logged(t)
+	s.prover.rouse()
+	s.prover.mu.Lock()
+	defer s.prover.mu.Unlock()
+	if !s.prover.due.IsZero() || logged(t) != runs {
+		t.Errorf("all works, and a proof is due at %s", s.prover.due)
 	}
 }
 

@@ -41,6 +41,7 @@ type Configuration struct {
 	Placement Placement `json:"placement"`
 	Queue     Queue     `json:"queue"`
 	Session   Session   `json:"session"`
+	Scale     Scale     `json:"scale"`
 	TLS       TLS       `json:"tls"`
 	Store     Store     `json:"store"`
 	Log       Log       `json:"log"`
@@ -117,6 +118,13 @@ type Session struct {
 	History int `json:"history"`
 }
 
+// Scale is of the classes that the scheduler scales.
+type Scale struct {
+	// Idle is how long fewer warm workers must have been enough before any goes.
+	// Defaults to 5m.
+	Idle Duration `json:"idle"`
+}
+
 // TLS is the serving certificate.
 type TLS struct {
 	// Mode is self or secret. Defaults to self.
@@ -161,6 +169,7 @@ func Default() Configuration {
 		Placement:  Placement{Policy: "warm-then-job", Builds: "any", Fallback: map[string]Fallback{"image": soon, "trickplay": soon}},
 		Queue:      Queue{Limit: 256, Timeout: d(2 * time.Minute)},
 		Session:    Session{Grace: d(5 * time.Minute), JobStart: d(3 * time.Minute), History: 1000},
+		Scale:      Scale{Idle: d(5 * time.Minute)},
 		TLS: TLS{Mode: TLSSelf, Directory: "/etc/ffpod/tls", CALifetime: d(365 * 24 * time.Hour),
 			ServingLifetime: d(30 * 24 * time.Hour), Publish: d(24 * time.Hour)},
 		Store:        Store{Kind: "memory"},

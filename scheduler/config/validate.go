@@ -34,6 +34,7 @@ func (c Configuration) Validate() []error {
 	p.within("session.grace", c.Session.Grace, time.Second, 24*time.Hour)
 	p.within("session.jobStart", c.Session.JobStart, time.Second, time.Hour)
 	p.between("session.history", c.Session.History, 1, 1_000_000)
+	p.within("scale.idle", c.Scale.Idle, time.Second, 24*time.Hour)
 	p.tls(c.TLS)
 	p.oneOf("store.kind", c.Store.Kind, "memory")
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")

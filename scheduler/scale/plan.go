@@ -93,5 +93,5 @@ func down(c class.Class, workers []channels.WorkerState, to int) Decision {
 		return strings.Compare(a.Pod, b.Pod)
 	})
 	idle = idle[:min(len(idle), have-to)]
-	return Decision{Replicas: have - len(idle), Go: idle, Why: fmt.Sprintf("%d workers were enough for %s", to, Window)}
+	return Decision{Replicas: have - len(idle), Go: idle, Why: fmt.Sprintf("%d workers were enough for long", to)}
 }

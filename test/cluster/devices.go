@@ -11,8 +11,8 @@ import (
 )
 
 // allDevices is what --devices all means: every resource by which GPUs are given
-// out, whole, shared or in parts.
-const allDevices = "nvidia.com/gpu=2,nvidia.com/gpu.shared=4,nvidia.com/mig-1g.5gb=2,gpu.intel.com/i915=2,gpu.intel.com/xe=2,amd.com/gpu=2"
+// out, whole, shared or in parts. Of AMD's there is one, as in most homes.
+const allDevices = "nvidia.com/gpu=2,nvidia.com/gpu.shared=4,nvidia.com/mig-1g.5gb=2,gpu.intel.com/i915=2,gpu.intel.com/xe=2,amd.com/gpu=1"
 
 // lostFile names the devices of a node that are lost.
 func lostFile(node string) string { return filepath.Join(stateDir, "lost-"+node) }

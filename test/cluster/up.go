@@ -17,7 +17,7 @@ func up(ctx context.Context, args []string) error {
 	began := time.Now()
 	flags := flag.NewFlagSet("up", flag.ContinueOnError)
 	nodes := flags.Int("nodes", 1, "number of nodes")
-	devices := flags.String("devices", "nvidia.com/gpu=2", "`NAME=COUNT,...` of pretended devices on each node; all: every name by which GPUs are given out")
+	devices := flags.String("devices", "all", "`NAME=COUNT,...` of pretended devices on each node; all: every name by which GPUs are given out")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

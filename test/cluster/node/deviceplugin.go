@@ -33,7 +33,8 @@ const lostCheck = 500 * time.Millisecond
 
 // A devicePlugin advertises count devices of one resource to the kubelet, healthy
 // but for those that the file lost names. The devices exist only as names:
-// Allocate sets an environment variable and gives the container nothing else.
+// Allocate sets an environment variable, and where the maker's device would be it
+// gives the container a node that is /dev/null.
 type devicePlugin struct {
 	deviceplugin.UnimplementedDevicePluginServer
 
@@ -180,13 +181,24 @@ func (p *devicePlugin) devices() []*deviceplugin.Device {
 	return devices
 }
 
-// Allocate names the devices in the container's environment.
+// Allocate names the devices in the container's environment, and makes nodes that
+// can be opened and do nothing.
 func (p *devicePlugin) Allocate(_ context.Context, request *deviceplugin.AllocateRequest) (*deviceplugin.AllocateResponse, error) {
 	response := &deviceplugin.AllocateResponse{}
 	for _, container := range request.ContainerRequests {
-		response.ContainerResponses = append(response.ContainerResponses, &deviceplugin.ContainerAllocateResponse{
-			Envs: map[string]string{allocatedEnv: strings.Join(container.DevicesIds, ",")},
-		})
+		allocated := &deviceplugin.ContainerAllocateResponse{Envs: map[string]string{allocatedEnv: strings.Join(container.DevicesIds, ",")}}
+		for i := range container.DevicesIds {
+			allocated.Devices = append(allocated.Devices, &deviceplugin.DeviceSpec{HostPath: os.DevNull, ContainerPath: p.node(i), Permissions: "rw"})
+		}
+		response.ContainerResponses = append(response.ContainerResponses, allocated)
 	}
 	return response, nil
+}
+
+// node is where a container finds the nth of its devices.
+func (p *devicePlugin) node(n int) string {
+	if strings.HasPrefix(p.resource, "nvidia.com/") {
+		return fmt.Sprintf("/dev/nvidia%d", n)
+	}
+	return fmt.Sprintf("/dev/dri/renderD%d", 128+n)
 }
