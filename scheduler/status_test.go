@@ -122,12 +122,13 @@ func TestStatusOfHardware(t *testing.T) {
 		c.Unable = func(name string) string { return map[string]string{"gpu": "FailedScheduling: no GPU"}[name] }
 	})
 	release := releases("loud", "film", "sub", "film2")
-	w := r.add("w", 1, untilReleased(release))
+	w, gpu := r.add("w", 1, untilReleased(release)), r.add("g", 2, nil)
+	r.pool.mu.Lock()
 	w.state.Description = &wire.Description{Proves: true, ParallelEncodes: 3, Load: &wire.Load{CpuPermille: 500, GpuKnown: true, GpuPermille: 0, MemoryBytes: 7, MemoryLimitBytes: 900},
 		Capabilities: []string{"encoder:libx264", "encoder:ffv1", "decoder:flac", "encoder:h264_nvenc", "decoder:h264_cuvid", "hwaccel:cuda", "device:cuda", "filter:ebur128", "filter:tonemap_cuda", "filter:vpp_qsv", "filter:vpp_qsv=tonemap"},
 		Flaws:        []*wire.Flaw{{Capability: "encoder:av1_nvenc", Reason: "No capable devices found"}, {Capability: "encoder:h264_qsv", Reason: "no node"}}}
-	gpu := r.add("g", 2, nil)
 	gpu.state.Class, gpu.state.Description = "gpu", w.state.Description
+	r.pool.mu.Unlock()
 	loud := r.start("loud", argv(loudness), nil)
 	eventually(t, "the scan runs", func() bool { return r.state("loud") == store.Running })
 	film := r.start("film", func(s *wire.Start) { play("film")(s); s.Class = "cpu" }, nil)
