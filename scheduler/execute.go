@@ -234,6 +234,7 @@ func (r *run) giveBack(err error) {
 	full, _ := errors.AsType[*elsewhere](err)
 	_, lost := errors.AsType[*session.LostError](err)
 	untouched := !r.begun.Load() && r.times.starting.IsZero()
+	r.sched.vacated(r) // before the slot is free
 	switch {
 	case r.exit != nil, r.worker.Job == "" && (untouched || refused != nil && full == nil):
 		r.held.Release()

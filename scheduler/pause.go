@@ -34,7 +34,7 @@ func (r *run) makeRoom(ctx context.Context, won grant) error {
 	defer cancel()
 	for n, id := range d.Pause {
 		if err := pool.Pause(call, d.Pod, d.Nonce, id, mostPause); err != nil {
-			r.sched.resumePaused(d, d.Pause[:n])
+			r.sched.resumePaused(d, d.Pause[:n+1]) // this one too: its answer may be lost
 			return &elsewhere{cause: fmt.Errorf("make room: pause %w", err), avoid: d.Pod, span: avoidWorker, free: true}
 		}
 		r.sched.switched(id)
@@ -78,4 +78,20 @@ func (s *Scheduler) goOn(c placement.Continuation) {
 		delete(s.moving, c.Session)
 		s.mu.Unlock()
 	})
+}
+
+// vacated notes that a session left a warm worker which others had made room for: a
+// seek takes the slot again, before what is paused does.
+func (s *Scheduler) vacated(r *run) {
+	if r.worker.Job != "" || placement.Pausable(r.kind) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left[r.worker.Pod] = s.cfg.Now()
+	for pod, at := range s.left {
+		if s.cfg.Now().Sub(at) > s.cfg.gap {
+			delete(s.left, pod)
+		}
+	}
 }

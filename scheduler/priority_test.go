@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -297,4 +298,41 @@ func TestWhileAWorkerProves(t *testing.T) {
 	if _, err := gpu.wait(t); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A seek takes the slot that it left: what is paused does not get it in between.
+func TestSeekKeepsItsSlot(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Policy, c.gap = "warm", patience })
+	release := releases("loud", "film", "seek")
+	r.add("w", 1, untilReleased(release))
+	loud := r.start("loud", argv(loudness), nil)
+	eventually(t, "the scan runs", func() bool { return r.state("loud") == store.Running })
+	film := r.start("film", play("film"), nil)
+	within(t, film.started, "the start of the film")
+	close(release["film"])
+	if _, err := film.wait(t); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		r.pool.wake()
+		<-time.After(10 * time.Millisecond)
+	}
+	within(t, r.start("seek", play("seek"), nil).started, "the start after the seek")
+	if w := r.pool.Workers()[0]; w.Paused["loud"].IsZero() {
+		t.Error("the scan had the slot in between")
+	}
+	close(release["seek"])
+	close(release["loud"])
+	loud.cancel()
+}
+
+// What is paused goes on by its worker's word, also when it was begun elsewhere.
+func TestPausedElsewhere(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Policy = "warm" })
+	w := r.add("w", 1, prints(nil, 0))
+	r.pool.mu.Lock()
+	w.state.Paused = map[string]time.Time{"foreign": time.Now()}
+	r.pool.mu.Unlock()
+	r.pool.wake()
+	eventually(t, "the session goes on", func() bool { w := r.pool.Workers()[0]; return len(w.Paused) == 0 && w.Used == 1 })
 }

@@ -75,7 +75,11 @@ func (r *run) await(ctx context.Context) (grant, error) {
 		}
 		if _, refused := r.accept(g); refused == nil {
 			s.ungrant(g)
-			if g.lease != nil {
+			switch {
+			case g.lease == nil:
+			case g.lease.Worker().Job != "": // a standby serves one session, and this was it
+				g.lease.Destroy()
+			default:
 				g.lease.Release() // its worker was never asked
 			}
 		}
@@ -143,7 +147,9 @@ func (s *Scheduler) walk(ctx context.Context) ([]placement.Continuation, error) 
 			return nil, err
 		}
 	}
-	continued := round.Continue(s.cfg.Now())
+	continued := slices.DeleteFunc(round.Continue(s.cfg.Now()), func(c placement.Continuation) bool {
+		return s.cfg.Now().Sub(s.left[c.Pod]) < s.cfg.gap
+	})
 	for _, c := range continued {
 		s.moving[c.Session] = true
 	}

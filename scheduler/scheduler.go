@@ -91,6 +91,8 @@ type Config struct {
 	// Grace is how long a worker keeps a session to which nobody is attached.
 	// Defaults to 5 m.
 	Grace time.Duration
+	gap   time.Duration // seekGap, shorter in tests
+
 	// Link are the bounds of both hops. Defaults to the protocol's.
 	Link session.LinkOptions
 	// Now is the clock. Defaults to time.Now.
@@ -111,6 +113,7 @@ const (
 	pollInterval = time.Second      // of the dispatcher while sessions wait
 	probeWait    = 10 * time.Minute // for Jellyfin's questions about the hardware: it asks once in its life
 	idleWait     = 30 * time.Minute // for what is measured when there is time
+	seekGap      = 10 * time.Second // a player that leaves a slot comes back to it at once, or not soon
 	heldPatience = 2 * time.Second  // of a Job for a device that warm workers of its own class hold
 
 	shimGone   = 120 * time.Millisecond // for a living shim to dial again
@@ -146,8 +149,9 @@ type Scheduler struct {
 	adopted  map[string]lease.Worker // sessions of other schedulers, by the workers' word
 	ordered  map[string]bool         // of those, the ones that are being orphaned
 	waiters  map[string]*waiter
-	granted  map[string]int  // Jobs granted but not yet given to Jobs, by class
-	moving   map[string]bool // sessions that are about to be paused or continued
+	granted  map[string]int       // Jobs granted but not yet given to Jobs, by class
+	moving   map[string]bool      // sessions that are about to be paused or continued
+	left     map[string]time.Time // when a session that somebody waited for last left a warm worker, by pod
 	profiles profiles
 	viewers  viewers
 	answers  answers // has a mutex of its own
@@ -176,6 +180,9 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics()
 	}
+	if cfg.gap == 0 {
+		cfg.gap = seekGap
+	}
 	if cfg.Unable == nil {
 		cfg.Unable = func(string) string { return "" }
 	}
@@ -185,7 +192,7 @@ func New(cfg Config) (*Scheduler, error) {
 	return &Scheduler{
 		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), fences: fence.New(), begun: time.Now(), silent: shimSilent, stopping: make(chan struct{}),
 		live: map[*run]struct{}{}, sessions: map[string]*run{}, adopted: map[string]lease.Worker{}, ordered: map[string]bool{},
-		waiters: map[string]*waiter{}, granted: map[string]int{}, moving: map[string]bool{}, profiles: newProfiles(),
+		waiters: map[string]*waiter{}, granted: map[string]int{}, moving: map[string]bool{}, left: map[string]time.Time{}, profiles: newProfiles(),
 	}, nil
 }
 

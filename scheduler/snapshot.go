@@ -85,21 +85,35 @@ func (s *Scheduler) seen(w channels.WorkerState, o *occupants) placement.Worker 
 			Memory: l.GetMemoryBytes(), MemoryLimit: l.GetMemoryLimitBytes()}
 	}
 	if o != nil {
-		out.Encodes, out.Running = o.encodes, o.running
-		out.Running = slices.DeleteFunc(out.Running, func(x placement.Running) bool { return s.continues(w, x.ID) })
-		out.Used += len(o.running) - len(out.Running) // a slot is promised to each that is about to go on
-		for i, x := range out.Running {
-			_, paused := w.Paused[x.ID]
-			out.Running[i].Paused = paused || s.moving[x.ID] // its slot is whose it makes room for
+		out.Encodes = o.encodes
+		if w.Description == nil || w.Description.GetProves() { // an older release pauses nothing
+			out.Running = o.running
 		}
 	}
+	s.paused(w, &out)
 	return out
 }
 
-// continues tells whether a session is paused and about to go on.
-func (s *Scheduler) continues(w channels.WorkerState, id string) bool {
-	_, paused := w.Paused[id]
-	return paused && s.moving[id]
+// paused tells of a worker's sessions which are paused: by its own word, also those
+// that were begun elsewhere or resumed here, for whoever paused them may be gone.
+func (s *Scheduler) paused(w channels.WorkerState, out *placement.Worker) {
+	for i := range out.Running {
+		out.Running[i].Paused = s.moving[out.Running[i].ID] // its slot is whose it makes room for
+	}
+	for id, since := range w.Paused {
+		i := slices.IndexFunc(out.Running, func(x placement.Running) bool { return x.ID == id })
+		switch {
+		case s.moving[id]: // about to go on: a slot is promised to it
+			out.Used++
+			if i >= 0 {
+				out.Running = slices.Delete(out.Running, i, i+1)
+			}
+		case i >= 0:
+			out.Running[i].Paused = true
+		default:
+			out.Running = append(out.Running, placement.Running{ID: id, Paused: true, Since: since})
+		}
+	}
 }
 
 // profiles are what workers proved: workers that proved the same share one, so that

@@ -158,6 +158,12 @@ func (s *Scheduler) workerOf(w lease.Worker) (channels.WorkerState, bool) {
 // recall grants a hardware probe the answer that it would get, when no worker can
 // give it now. The mutex is held.
 func (s *Scheduler) recall(r *run, d placement.Decision, known map[string]class.Class) (grant, bool) {
+	switch {
+	case !r.start.GetRetold(): // an older shim would take half an answer for all
+		return grant{}, false
+	case r.failure != nil: // it has had a ticket, perhaps: a broken stream would go on elsewhere
+		return grant{}, false
+	}
 	if r.asks == "" || d.Verdict == placement.Warm || d.Verdict == placement.Local {
 		return grant{}, false
 	}

@@ -134,7 +134,7 @@ func (p *probing) ask(change func(*wire.Start)) (*shim, string) {
 	id := fmt.Sprintf("probe-%d", p.asks)
 	return p.start(id, func(s *wire.Start) {
 		argv(vaapiProbe)(s)
-		s.Build, s.WaitMs = "b1", 300
+		s.Build, s.WaitMs, s.Retold = "b1", 300, true
 		s.Env = [][]byte{[]byte("LIBVA_DRIVER_NAME=iHD"), []byte("LANG=C")}
 		if change != nil {
 			change(s)
@@ -218,6 +218,7 @@ func TestProbeIsNotRetold(t *testing.T) {
 			c.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "LIBVA_DRIVERS_PATH", Value: "/x"}}
 		})},
 		"another class":             {between: other(func(c *class.Class) { c.Name = "amd" })},
+		"an older shim":             {again: func(s *wire.Start) { s.Retold = false }},
 		"the class takes no probes": {between: other(func(c *class.Class) { c.Kinds = []string{"playback"} })},
 		"another class is asked": {between: func(p *probing) {
 			p.classes.mu.Lock()
@@ -339,7 +340,7 @@ func TestRetoldToNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := &wire.Start{Session: "gone", Program: wire.Program_FFMPEG, Cwd: []byte("/"), Build: "b1", Env: [][]byte{[]byte("LIBVA_DRIVER_NAME=iHD"), []byte("LANG=C")}}
+	start := &wire.Start{Session: "gone", Program: wire.Program_FFMPEG, Cwd: []byte("/"), Build: "b1", Retold: true, Env: [][]byte{[]byte("LIBVA_DRIVER_NAME=iHD"), []byte("LANG=C")}}
 	argv(vaapiProbe)(start)
 	if err := stream.Send(&wire.Frame{Kind: &wire.Frame_Start{Start: start}}); err != nil {
 		t.Fatal(err)

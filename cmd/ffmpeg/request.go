@@ -47,6 +47,7 @@ func (s *shim) request() (*wire.Start, error) {
 		Nice:    niceness(),
 		Resumes: true,
 		Local:   s.mayFallBack(),
+		Retold:  true,
 
 		ReachesCaller: decision.ReachesCaller(s.command),
 		Outputs:       visible.Outputs(&s.command, s.settings.Shared),

@@ -625,6 +625,7 @@ type Start struct {
 	Outputs []*Output `protobuf:"bytes,18,rep,name=outputs,proto3" json:"outputs,omitempty"`
 	// What the caller can do besides. Read by the scheduler only.
 	Local         bool `protobuf:"varint,19,opt,name=local,proto3" json:"local,omitempty"`                                      // it can run the command itself: Refusal LOCAL is an answer
+	Retold        bool `protobuf:"varint,21,opt,name=retold,proto3" json:"retold,omitempty"`                                    // an answer without a ticket is whole, or it is asked anew
 	ReachesCaller bool `protobuf:"varint,20,opt,name=reaches_caller,json=reachesCaller,proto3" json:"reaches_caller,omitempty"` // what it reads from the network is at the caller's own address
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -789,6 +790,13 @@ func (x *Start) GetOutputs() []*Output {
 func (x *Start) GetLocal() bool {
 	if x != nil {
 		return x.Local
+	}
+	return false
+}
+
+func (x *Start) GetRetold() bool {
+	if x != nil {
+		return x.Retold
 	}
 	return false
 }
@@ -3147,7 +3155,7 @@ const file_wire_proto_rawDesc = "" +
 	"\battached\x18\x0f \x01(\v2\x17.ffpod.wire.v1.AttachedH\x00R\battached\x12)\n" +
 	"\x04lost\x18\x10 \x01(\v2\x13.ffpod.wire.v1.LostH\x00R\x04lost\x125\n" +
 	"\bdetached\x18\x11 \x01(\v2\x17.ffpod.wire.v1.DetachedH\x00R\bdetachedB\x06\n" +
-	"\x04kind\"\x95\x04\n" +
+	"\x04kind\"\xad\x04\n" +
 	"\x05Start\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x120\n" +
 	"\aprogram\x18\x02 \x01(\x0e2\x16.ffpod.wire.v1.ProgramR\aprogram\x12\x12\n" +
@@ -3168,7 +3176,8 @@ const file_wire_proto_rawDesc = "" +
 	"\aresumes\x18\x10 \x01(\bR\aresumes\x12\x16\n" +
 	"\x06orders\x18\x11 \x01(\bR\x06orders\x12/\n" +
 	"\aoutputs\x18\x12 \x03(\v2\x15.ffpod.wire.v1.OutputR\aoutputs\x12\x14\n" +
-	"\x05local\x18\x13 \x01(\bR\x05local\x12%\n" +
+	"\x05local\x18\x13 \x01(\bR\x05local\x12\x16\n" +
+	"\x06retold\x18\x15 \x01(\bR\x06retold\x12%\n" +
 	"\x0ereaches_caller\x18\x14 \x01(\bR\rreachesCaller\"T\n" +
 	"\x06Output\x12\x1c\n" +
 	"\tdirectory\x18\x01 \x01(\fR\tdirectory\x12\x16\n" +

@@ -392,7 +392,7 @@ func (k *Keeper) Cordon(podUID string) bool {
 	switch {
 	case w == nil: // nobody can lease it
 		return true
-	case w.boot != nil && !w.boot.over && w.boot.slots.used() > 0:
+	case w.boot != nil && !w.boot.over && (w.boot.slots.used() > 0 || len(w.boot.slots.paused) > 0):
 		return false
 	}
 	w.cordoned = true

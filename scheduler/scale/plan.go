@@ -35,9 +35,9 @@ type Decision struct {
 func Need(c class.Class, workers []channels.WorkerState, waiting int) int {
 	busy, sessions := 0, waiting
 	for _, w := range workers {
-		if !w.Draining && w.Used > 0 {
+		if n := w.Used + len(w.Paused); !w.Draining && n > 0 {
 			busy++
-			sessions += w.Used
+			sessions += n
 		}
 	}
 	return max(busy, (sessions+c.Slots-1)/max(1, c.Slots))
@@ -75,7 +75,7 @@ func down(c class.Class, workers []channels.WorkerState, to int) Decision {
 			unplaced++
 		case w.Ready:
 			answer++
-			if w.Used == 0 {
+			if w.Used == 0 && len(w.Paused) == 0 {
 				idle = append(idle, w)
 			}
 		}
