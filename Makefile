@@ -25,7 +25,7 @@ help: ## Print the targets
 demo: cluster images ## The main job, visibly, on a real cluster: first time about 10 min, then half a minute
 	@KUBECONFIG=$(CLUSTER_CONFIG) go run ./test/demo
 
-test: unit cluster images integration e2e gpu stack data skew chaos ## Prove everything: first time about 35 min, then 25 min
+test: unit cluster images integration e2e gpu stack data skew chaos ## Prove everything: first time about 45 min, then 35 min
 
 ##@ Parts
 build: ## Every binary, into bin/
