@@ -55,6 +55,7 @@ type Channel struct {
 	target      Target
 	conn        *grpc.ClientConn
 	description *wire.Description
+	last        atomic.Pointer[wire.Description] // that had the capabilities
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -150,9 +151,20 @@ func dialOnce(conn net.Conn) (*grpc.ClientConn, error) {
 		grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 }
 
-// Describe asks the supervisor what it is and runs now.
+// Describe asks the supervisor what it is and runs now. What it proved is sent once,
+// for it is a thousand names, and told again as long as it is the same: the answer
+// shares it with others and is not to be changed.
 func (c *Channel) Describe(ctx context.Context) (*wire.Description, error) {
-	return c.Supervisor().Describe(ctx, &wire.DescribeRequest{})
+	last := c.last.Load()
+	d, err := c.Supervisor().Describe(ctx, &wire.DescribeRequest{Profile: last.GetProfile()})
+	if err != nil {
+		return nil, err
+	}
+	if d.GetProfile() != "" && d.GetProfile() == last.GetProfile() {
+		d.Capabilities, d.Flaws = last.GetCapabilities(), last.GetFlaws()
+	}
+	c.last.Store(d)
+	return d, nil
 }
 
 // Description is the supervisor's answer at the opening.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -266,4 +268,28 @@ func TestWhoIsNotPaused(t *testing.T) {
 			t.Errorf("%v", a)
 		}
 	})
+}
+
+// What a worker proved comes over the channel once, and is told every time.
+func TestProofIsSentOnce(t *testing.T) {
+	path, err := exec.LookPath("ffmpeg")
+	if err != nil {
+		t.Skip("no ffmpeg")
+	}
+	c := worker(t, supervisor.Config{FFmpeg: path})
+	describe := func() *wire.Description {
+		d, err := c.Describe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	wait(t, "the proof", func() bool { d := describe(); return d.Proves && !d.Proving })
+	first, again := describe(), describe()
+	if first.Profile == "" || !slices.Contains(again.Capabilities, "encoder:libx264") || !slices.Equal(first.Capabilities, again.Capabilities) || len(first.Flaws) != len(again.Flaws) {
+		t.Errorf("first %q with %d capabilities, then %d", first.Profile, len(first.Capabilities), len(again.Capabilities))
+	}
+	if sent, err := c.Supervisor().Describe(t.Context(), &wire.DescribeRequest{Profile: first.Profile}); err != nil || len(sent.Capabilities) != 0 {
+		t.Errorf("sent again: %d capabilities, %v", len(sent.GetCapabilities()), err)
+	}
 }

@@ -356,7 +356,7 @@ func (k *Keeper) Supervisor(ctx context.Context, pod, podUID, nonce string) (wir
 	if err != nil {
 		return nil, fmt.Errorf("order worker %s: %w", pod, err)
 	}
-	return orders{SupervisorClient: c.channel.Supervisor(), suspect: func() { k.suspect(c) }}, nil
+	return orders{SupervisorClient: c.channel.Supervisor(), channel: c.channel, suspect: func() { k.suspect(c) }}, nil
 }
 
 // Ask asks a worker now. The answer is nil when there is no channel or no answer.
