@@ -54,7 +54,7 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	r := &rig{t: t, logs: logs, pool: newFakePool(), jobs: newFakeJobs(), store: store.NewMemory(store.MemoryConfig{Limit: 8})}
 	cfg := Config{
 		Namespace: "media", Classes: fakeClasses{{Name: "cpu", Jobs: 2, Replicas: 1}}, Pool: r.pool, Jobs: r.jobs, Store: r.store,
-		Wait: patience, Grace: time.Minute, gap: time.Millisecond, Log: zap.New(core),
+		Wait: patience, Grace: time.Minute, Log: zap.New(core),
 	}
 	if change != nil {
 		change(&cfg)
@@ -63,6 +63,7 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	if r.sched, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
+	r.sched.gap = time.Millisecond
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = r.sched.Run(ctx) })

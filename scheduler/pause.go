@@ -90,7 +90,7 @@ func (s *Scheduler) vacated(r *run) {
 	defer s.mu.Unlock()
 	s.left[r.worker.Pod] = s.cfg.Now()
 	for pod, at := range s.left {
-		if s.cfg.Now().Sub(at) > s.cfg.gap {
+		if s.cfg.Now().Sub(at) > s.gap {
 			delete(s.left, pod)
 		}
 	}

@@ -302,7 +302,10 @@ func TestWhileAWorkerProves(t *testing.T) {
 
 // A seek takes the slot that it left: what is paused does not get it in between.
 func TestSeekKeepsItsSlot(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Policy, c.gap = "warm", patience })
+	r := newRig(t, func(c *Config) { c.Policy = "warm" })
+	r.sched.mu.Lock()
+	r.sched.gap = patience
+	r.sched.mu.Unlock()
 	release := releases("loud", "film", "seek")
 	r.add("w", 1, untilReleased(release))
 	loud := r.start("loud", argv(loudness), nil)

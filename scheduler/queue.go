@@ -125,17 +125,20 @@ func (s *Scheduler) dispatch(ctx context.Context) error {
 func (s *Scheduler) walk(ctx context.Context) ([]placement.Continuation, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.waiters) == 0 && !s.pausing() {
+	workers := s.cfg.Pool.Workers()
+	pauses := slices.ContainsFunc(workers, func(w channels.WorkerState) bool { return len(w.Paused) > 0 })
+	if len(s.waiters) == 0 && !pauses {
 		return nil, nil
 	}
 	queue, err := s.cfg.Store.Queue(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the queue: %w", err)
 	}
-	snap, known := s.snapshot()
+	held := s.held()
+	snap, known := s.snapshot(workers, held)
 	round, position := placement.NewRound(snap), 0
 	on := scene{round: round, classes: known, offers: offersOf(snap, known)}
-	for i := range placement.Order(waiting(queue), s.held(), s.cfg.Now()) {
+	for i := range placement.Order(waiting(queue), held, s.cfg.Now()) {
 		q := queue[i]
 		position++
 		w := s.waiters[q.ID]
@@ -148,7 +151,7 @@ func (s *Scheduler) walk(ctx context.Context) ([]placement.Continuation, error) 
 		}
 	}
 	continued := slices.DeleteFunc(round.Continue(s.cfg.Now()), func(c placement.Continuation) bool {
-		return s.cfg.Now().Sub(s.left[c.Pod]) < s.cfg.gap
+		return s.cfg.Now().Sub(s.left[c.Pod]) < s.gap
 	})
 	for _, c := range continued {
 		s.moving[c.Session] = true
@@ -179,11 +182,6 @@ func (s *Scheduler) held() placement.Held {
 		}
 	}
 	return held
-}
-
-// pausing tells whether a session of a warm worker is paused. The mutex is held.
-func (s *Scheduler) pausing() bool {
-	return slices.ContainsFunc(s.cfg.Pool.Workers(), func(w channels.WorkerState) bool { return len(w.Paused) > 0 })
 }
 
 // scene is what one walk of the queue places sessions on.
@@ -331,7 +329,7 @@ func (s *Scheduler) Waiting(name string) int {
 	if len(s.waiters) == 0 {
 		return 0
 	}
-	snap, known := s.snapshot()
+	snap, known := s.snapshot(s.cfg.Pool.Workers(), s.held())
 	offers := offersOf(snap, known)
 	snap.Workers = nil
 	for _, c := range snap.Classes {

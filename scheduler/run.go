@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -13,9 +12,7 @@ import (
 
 	"github.com/ffpod/ffpod/podexec/session"
 	"github.com/ffpod/ffpod/podexec/wire"
-	"github.com/ffpod/ffpod/scheduler/class"
 	"github.com/ffpod/ffpod/scheduler/ffmpeg"
-	"github.com/ffpod/ffpod/scheduler/job"
 	"github.com/ffpod/ffpod/scheduler/lease"
 	"github.com/ffpod/ffpod/scheduler/placement"
 	"github.com/ffpod/ffpod/scheduler/store"
@@ -126,7 +123,8 @@ func (r *run) progress(phase, reason string, position int) {
 	r.link.Send(&wire.Frame{Kind: &wire.Frame_Progress{Progress: &wire.Progress{Phase: phase, Reason: reason, Position: uint32(position)}}})
 }
 
-// lease makes what was granted usable: a warm slot is, a Job is launched.
+// lease makes what was granted usable: a warm slot is, or will be when another session
+// has made room; a Job is launched.
 func (r *run) lease(ctx context.Context, won grant) error {
 	r.decision, r.times.leased = won.decision, r.now()
 	switch {
@@ -136,89 +134,7 @@ func (r *run) lease(ctx context.Context, won grant) error {
 	case len(won.decision.Pause) > 0:
 		return r.makeRoom(ctx, won)
 	}
-	bound := r.sched.cfg.JobStart
-	if r.bounded {
-		bound = min(bound, r.deadline.Sub(r.now()))
-	}
-	late := fmt.Errorf("no worker answered within %s", bound.Round(time.Second))
-	launch, cancel := context.WithTimeoutCause(ctx, bound, late)
-	defer cancel()
-	r.progress("starting", won.decision.Reason, 0)
-	r.sched.ungrant(won) // from here on the launcher counts it, and keeps the limit itself
-	launch, giveUp := context.WithCancelCause(launch)
-	defer giveUp(nil)
-	var said atomic.Pointer[string]
-	go r.yieldToWarm(launch, won.class, &said, giveUp)
-	held, err := r.sched.cfg.Jobs.Launch(launch, won.class, r.id, func(reason string) {
-		r.progress("starting", reason, 0)
-		said.Store(&reason)
-	})
-	switch {
-	case err == nil:
-		r.hold(held, "")
-		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case errors.Is(err, job.ErrLimit):
-		return &elsewhere{cause: err, free: true, avoid: placement.AvoidJobs(won.class.Name)}
-	case errors.Is(context.Cause(launch), errHeld):
-		return &elsewhere{cause: context.Cause(launch), free: true, avoid: placement.AvoidJobs(won.class.Name), span: avoidJobs}
-	}
-	if launch.Err() != nil && !errors.Is(err, late) {
-		err = fmt.Errorf("%w: %w", late, err)
-	}
-	return &elsewhere{cause: fmt.Errorf("launch a Job of class %s: %w", won.class.Name, err), avoid: placement.AvoidJobs(won.class.Name), span: avoidJobs}
-}
-
-// errHeld is why a Job is given up that waits for what warm workers hold.
-var errHeld = errors.New("the warm workers hold what a Job would need")
-
-// yieldToWarm gives a launch up when its Job has waited for what warm workers hold.
-// It looks all the time: a warm worker may come up, and take the device, after
-// Kubernetes has said its last word about the Job.
-func (r *run) yieldToWarm(launch context.Context, c class.Class, said *atomic.Pointer[string], giveUp context.CancelCauseFunc) {
-	if r.policy == placement.JobOnly {
-		return
-	}
-	tick := time.NewTicker(heldPatience / 8)
-	defer tick.Stop()
-	for seen := 0; seen < 8; {
-		select {
-		case <-launch.Done():
-			return
-		case <-tick.C:
-		}
-		reason := said.Load()
-		if reason == nil {
-			continue
-		}
-		why := r.sched.heldByWarm(c, *reason)
-		if seen++; why == nil {
-			seen = 0
-		} else if seen == 8 {
-			giveUp(why)
-		}
-	}
-}
-
-// heldByWarm says that a Job cannot start for want of a device that the class's own
-// warm workers have: its session gets one of their slots sooner than a device. Who
-// adds nodes by autoscaling has no warm worker that is full, or says policy job.
-func (s *Scheduler) heldByWarm(c class.Class, reason string) error {
-	if !strings.Contains(reason, "Insufficient") && !strings.Contains(reason, "cannot allocate all claims") {
-		return nil
-	}
-	for _, device := range c.Holds() {
-		if !strings.Contains(reason, "Insufficient "+device) && !strings.Contains(reason, "cannot allocate all claims") {
-			continue
-		}
-		for _, w := range s.cfg.Pool.Workers() {
-			if w.Class == c.Name && w.Ready && !w.Draining {
-				return fmt.Errorf("class %s: %w: %s", c.Name, errHeld, device)
-			}
-		}
-	}
-	return nil
+	return r.launch(ctx, won)
 }
 
 func (r *run) hold(l *lease.Lease, build string) {

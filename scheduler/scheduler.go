@@ -91,8 +91,6 @@ type Config struct {
 	// Grace is how long a worker keeps a session to which nobody is attached.
 	// Defaults to 5 m.
 	Grace time.Duration
-	gap   time.Duration // seekGap, shorter in tests
-
 	// Link are the bounds of both hops. Defaults to the protocol's.
 	Link session.LinkOptions
 	// Now is the clock. Defaults to time.Now.
@@ -136,6 +134,7 @@ type Scheduler struct {
 	fences *fence.Table
 	begun  time.Time
 	silent time.Duration // shimSilent
+	gap    time.Duration // seekGap; the mutex guards it
 
 	serving  sync.WaitGroup // sessions, and orders about them
 	stopping chan struct{}  // closed by Drain
@@ -180,9 +179,6 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics()
 	}
-	if cfg.gap == 0 {
-		cfg.gap = seekGap
-	}
 	if cfg.Unable == nil {
 		cfg.Unable = func(string) string { return "" }
 	}
@@ -190,7 +186,7 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Grace = session.DefaultGrace
 	}
 	return &Scheduler{
-		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), fences: fence.New(), begun: time.Now(), silent: shimSilent, stopping: make(chan struct{}),
+		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), fences: fence.New(), begun: time.Now(), silent: shimSilent, gap: seekGap, stopping: make(chan struct{}),
 		live: map[*run]struct{}{}, sessions: map[string]*run{}, adopted: map[string]lease.Worker{}, ordered: map[string]bool{},
 		waiters: map[string]*waiter{}, granted: map[string]int{}, moving: map[string]bool{}, left: map[string]time.Time{}, profiles: newProfiles(),
 	}, nil

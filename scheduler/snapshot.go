@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/ffpod/ffpod/podexec/wire"
@@ -12,33 +11,31 @@ import (
 	"github.com/ffpod/ffpod/scheduler/store"
 )
 
-// snapshot is everything that could run a session, now. The mutex is held.
-func (s *Scheduler) snapshot() (placement.Snapshot, map[string]class.Class) {
-	snap := placement.Snapshot{Callers: map[string]int{}, Viewers: s.viewers.last}
+// snapshot is everything that could run a session: the warm workers as they are, and
+// what is held of them. The mutex is held.
+func (s *Scheduler) snapshot(workers []channels.WorkerState, held placement.Held) (placement.Snapshot, map[string]class.Class) {
+	snap := placement.Snapshot{Callers: held.Callers, Viewers: s.viewers.last}
 	known := map[string]class.Class{}
 	for _, c := range s.cfg.Classes.List() {
 		known[c.Name] = c
 		snap.Classes = append(snap.Classes, placement.Class{
 			Name: c.Name, Kinds: c.Kinds, Cost: c.Cost, Jobs: c.Jobs,
 			ActiveJobs: s.activeJobs(c.Name), Replicas: replicas(c), Devices: c.Holds(), Egress: c.Egress,
-			Unable: s.unable(c.Name),
+			Unable: s.cfg.Unable(c.Name),
 		})
 	}
 	on := map[string]*occupants{}
 	for _, r := range s.sessions {
-		at := r.at.Load()
-		if at == nil || !r.placed.Load() {
+		if !r.placed.Load() {
 			continue
 		}
-		snap.Callers[owner(r.caller)]++
-		o := on[at.worker.Pod+"/"+at.worker.Nonce]
-		if o == nil {
-			o = new(occupants)
-			on[at.worker.Pod+"/"+at.worker.Nonce] = o
+		at := r.at.Load()
+		key := at.worker.Pod + "/" + at.worker.Nonce
+		if on[key] == nil {
+			on[key] = new(occupants)
 		}
-		o.add(r, at.encodes)
+		on[key].add(r, at.encodes)
 	}
-	workers := s.cfg.Pool.Workers()
 	s.profiles.keep(workers)
 	for _, w := range workers {
 		snap.Workers = append(snap.Workers, s.seen(w, on[w.Pod+"/"+w.Nonce]))
@@ -119,13 +116,13 @@ func (s *Scheduler) paused(w channels.WorkerState, out *placement.Worker) {
 // profiles are what workers proved: workers that proved the same share one, so that
 // placement asks it once. The scheduler's mutex guards it.
 type profiles struct {
-	workers map[string]profiled // by pod and nonce
-	shared  map[string]*placement.Profile
+	workers map[string]profiled           // by pod and nonce
+	shared  map[string]*placement.Profile // by the name that workers give it
 }
 
 type profiled struct {
-	of  *wire.Description
-	key string
+	of      *wire.Description
+	profile *placement.Profile
 }
 
 func newProfiles() profiles {
@@ -140,19 +137,23 @@ func (p *profiles) of(w channels.WorkerState) *placement.Profile {
 	}
 	at := w.Pod + "/" + w.Nonce
 	if known, ok := p.workers[at]; ok && known.of == d {
-		return p.shared[known.key]
+		return known.profile
 	}
-	key := keyOf(d)
-	p.workers[at] = profiled{d, key}
-	if p.shared[key] == nil {
-		p.shared[key] = profileOf(d)
+	name := d.GetProfile() // empty while the lists of its ffmpeg are not read
+	profile := p.shared[name]
+	if profile == nil {
+		profile = profileOf(d)
 	}
-	return p.shared[key]
+	if name != "" {
+		p.shared[name] = profile
+	}
+	p.workers[at] = profiled{d, profile}
+	return profile
 }
 
 // keep forgets workers that are gone, and what only they proved.
 func (p *profiles) keep(workers []channels.WorkerState) {
-	if len(p.workers) <= 2*len(workers)+16 {
+	if most := 2*len(workers) + 16; len(p.workers) <= most && len(p.shared) <= most {
 		return
 	}
 	there := map[string]bool{}
@@ -165,36 +166,13 @@ func (p *profiles) keep(workers []channels.WorkerState) {
 			delete(p.workers, at)
 			continue
 		}
-		used[x.key] = true
+		used[x.of.GetProfile()] = true
 	}
-	for key := range p.shared {
-		if !used[key] {
-			delete(p.shared, key)
+	for name := range p.shared {
+		if !used[name] {
+			delete(p.shared, name)
 		}
 	}
-}
-
-// keyOf names what a worker proved. Releases that do not name it themselves are
-// compared by all of it.
-func keyOf(d *wire.Description) string {
-	if d.GetProfile() != "" && !d.GetProving() {
-		return d.GetProfile()
-	}
-	var b strings.Builder
-	for _, c := range d.GetCapabilities() {
-		b.WriteString(c)
-		b.WriteByte(0)
-	}
-	for _, f := range d.GetFlaws() {
-		b.WriteString(f.GetCapability())
-		b.WriteByte(1)
-		b.WriteString(f.GetReason())
-		b.WriteByte(2)
-	}
-	if d.GetProving() {
-		b.WriteByte(3)
-	}
-	return b.String()
 }
 
 func profileOf(d *wire.Description) *placement.Profile {
@@ -261,10 +239,4 @@ func (v *viewers) note(viewer, pod string) {
 		delete(v.last, v.order[0])
 		v.order = slices.Delete(v.order, 0, 1)
 	}
-}
-
-// unable is Kubernetes' own reason why pods of a class do not run; empty: none is
-// known.
-func (s *Scheduler) unable(class string) string {
-	return s.cfg.Unable(class)
 }

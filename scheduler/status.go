@@ -76,7 +76,7 @@ func (s *Scheduler) classTold(c class.Class) api.Class {
 	s.mu.Unlock()
 	out := api.Class{Name: c.Name, Deployment: c.Deployment, Usable: c.Usable, Problems: c.Problems, Kinds: c.Kinds,
 		Devices: c.Holds(), Cost: c.Cost, Replicas: int(c.Replicas), Jobs: c.Jobs, ActiveJobs: active,
-		Unable: s.unable(c.Name), Egress: string(c.Egress)}
+		Unable: s.cfg.Unable(c.Name), Egress: string(c.Egress)}
 	if c.Standby.Max > 0 {
 		out.Standby = &api.Bounds{Min: c.Standby.Min, Max: c.Standby.Max}
 	}

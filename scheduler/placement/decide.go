@@ -45,7 +45,6 @@ func (b *Round) believe(q *question, no *Decision) (*question, []candidate, *Dec
 		return q, nil, no
 	}
 	again := ask(r, q.policy, q.now)
-	b.hints = hint{}
 	if classes, still := b.candidates(again); still == nil {
 		return again, classes, nil
 	}
