@@ -101,21 +101,6 @@ func (f *fixture) mustLaunch(t *testing.T, session string) *lease.Lease {
 	return held
 }
 
-// await polls the cluster: some of what is asked is not known to any informer here.
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(classtest.Timeout)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("timed out: %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
 func (f *fixture) jobs(t *testing.T) []batchv1.Job {
 	t.Helper()
 	list, err := f.Client.BatchV1().Jobs(f.Namespace).List(t.Context(), metav1.ListOptions{})
@@ -127,7 +112,7 @@ func (f *fixture) jobs(t *testing.T) []batchv1.Job {
 
 func (f *fixture) nothingLeft(t *testing.T) {
 	t.Helper()
-	await(t, "no Job and no pod is left", func() bool {
+	classtest.Await(t, "no Job and no pod is left", func() bool {
 		pods, err := f.Client.CoreV1().Pods(f.Namespace).List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -137,7 +122,7 @@ func (f *fixture) nothingLeft(t *testing.T) {
 	if f.stopped { // and does not watch any more
 		return
 	}
-	await(t, "no Job is active", func() bool { return f.Active("cpu") == 0 })
+	classtest.Await(t, "no Job is active", func() bool { return f.Active("cpu") == 0 })
 }
 
 func done(t *testing.T, held *lease.Lease) string {
@@ -174,7 +159,7 @@ func TestJobEndsWithTheSession(t *testing.T) {
 			}
 			held.Release()
 			var j *batchv1.Job
-			await(t, "the Job has ended", func() bool {
+			classtest.Await(t, "the Job has ended", func() bool {
 				j, err = f.Client.BatchV1().Jobs(f.Namespace).Get(t.Context(), w.Job, metav1.GetOptions{})
 				if err != nil {
 					t.Fatal(err)
@@ -193,7 +178,7 @@ func TestJobEndsWithTheSession(t *testing.T) {
 			if got := lease.Status(pod).State.Terminated; got == nil || int(got.ExitCode) != tt.code {
 				t.Errorf("container ended with %+v, want code %d", got, tt.code)
 			}
-			await(t, "no Job is active", func() bool { return f.Active("cpu") == 0 })
+			classtest.Await(t, "no Job is active", func() bool { return f.Active("cpu") == 0 })
 		})
 	}
 }
@@ -275,7 +260,7 @@ func (f *fixture) quota(t *testing.T, of corev1.ResourceName) {
 	if _, err := f.Client.CoreV1().ResourceQuotas(f.Namespace).Create(t.Context(), q, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the quota is in force", func() bool {
+	classtest.Await(t, "the quota is in force", func() bool {
 		q, err := f.Client.CoreV1().ResourceQuotas(f.Namespace).Get(t.Context(), "none", metav1.GetOptions{})
 		return err == nil && len(q.Status.Hard) > 0
 	})
@@ -391,7 +376,7 @@ func TestDeadlineIsMovedWhileTheSchedulerLives(t *testing.T) {
 	}
 	f.stop()
 	held.Release()
-	await(t, "the Job without a scheduler ends by its deadline", func() bool {
+	classtest.Await(t, "the Job without a scheduler ends by its deadline", func() bool {
 		j, err := f.Client.BatchV1().Jobs(f.Namespace).Get(t.Context(), j.Name, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -458,7 +443,7 @@ func TestAnotherSchedulerResumes(t *testing.T) {
 	if again.Worker() != w || string(state.GetRecord()) != "of s" || !next.Ready() || next.Active("cpu") != 1 {
 		t.Errorf("worker %+v, state %v, ready %v, %d active", again.Worker(), state, next.Ready(), next.Active("cpu"))
 	}
-	await(t, "the deadline is moved", func() bool { return *f.jobs(t)[0].Spec.ActiveDeadlineSeconds >= 60 })
+	classtest.Await(t, "the deadline is moved", func() bool { return *f.jobs(t)[0].Spec.ActiveDeadlineSeconds >= 60 })
 	talk, attached := classtest.Resume(t, again, "s", 2)
 	if attached.GetEpoch() != 2 || attached.GetStdin() != 5 {
 		t.Errorf("attached as %v", attached)
@@ -471,8 +456,8 @@ func TestAnotherSchedulerResumes(t *testing.T) {
 		t.Errorf("exit %v", exit)
 	}
 	again.Release()
-	await(t, "the Job is complete", func() bool { return f.jobs(t)[0].Status.Succeeded == 1 })
-	await(t, "no Job is active", func() bool { return next.Active("cpu") == 0 })
+	classtest.Await(t, "the Job is complete", func() bool { return f.jobs(t)[0].Status.Succeeded == 1 })
+	classtest.Await(t, "no Job is active", func() bool { return next.Active("cpu") == 0 })
 }
 
 // A worker that nobody gives a session ends by itself; one that does not is ended.
@@ -482,7 +467,7 @@ func TestAnIdleStrayIsDeleted(t *testing.T) {
 	if _, err := f.Client.BatchV1().Jobs(f.Namespace).Create(t.Context(), j, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "its worker answers", func() bool { all := f.Workers(); return len(all) == 1 && all[0].Ready })
+	classtest.Await(t, "its worker answers", func() bool { all := f.Workers(); return len(all) == 1 && all[0].Ready })
 	f.stop()
 	begun := time.Now()
 	next := start(t, f.Cluster, Config{Reconcile: 100 * time.Millisecond, Idle: time.Second, Describe: 200 * time.Millisecond}, f.class)

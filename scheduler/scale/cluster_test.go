@@ -47,16 +47,7 @@ func TestScaleOnACluster(t *testing.T) {
 	t.Cleanup(func() { cancel(); running.Wait() })
 	await := func(what string, ok func() bool) {
 		t.Helper()
-		deadline := time.After(classtest.Timeout)
-		tick := time.NewTicker(50 * time.Millisecond)
-		defer tick.Stop()
-		for !ok() {
-			select {
-			case <-deadline:
-				t.Fatalf("timed out: %s; workers %+v", what, p.Workers())
-			case <-tick.C:
-			}
-		}
+		classtest.Await(t, what, ok, func() any { return p.Workers() })
 	}
 	replicas := func() int32 {
 		c, _ := classes.Get("cpu")

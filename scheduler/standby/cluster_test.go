@@ -73,20 +73,6 @@ func (f *fixture) change(change func(*class.Class)) {
 	f.class = c
 }
 
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(classtest.Timeout)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("timed out: %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
 func (f *fixture) names(t *testing.T) (names []string) {
 	t.Helper()
 	list, err := f.Client.BatchV1().Jobs(f.Namespace).List(t.Context(), metav1.ListOptions{LabelSelector: class.StandbyLabel})
@@ -109,7 +95,7 @@ func standbys(bound string) func(*appsv1.Deployment) {
 // made, and the Job ends with the session's code.
 func TestStandbyIsTakenAndReplaced(t *testing.T) {
 	f := start(t, standbys("1"))
-	await(t, "a standby is free", func() bool { return len(f.Free()) == 1 })
+	classtest.Await(t, "a standby is free", func() bool { return len(f.Free()) == 1 })
 	first := f.Free()[0]
 	begun := time.Now()
 	held, err := f.Take(first.Pod, first.Nonce, "s1")
@@ -122,10 +108,10 @@ func TestStandbyIsTakenAndReplaced(t *testing.T) {
 		t.Errorf("session: code %d, %v, want 2", code, err)
 	}
 	held.Release()
-	await(t, "another one is free", func() bool {
+	classtest.Await(t, "another one is free", func() bool {
 		return slices.ContainsFunc(f.Free(), func(w channels.WorkerState) bool { return w.Job != first.Job })
 	})
-	await(t, "the Job of the session says how it ended", func() bool {
+	classtest.Await(t, "the Job of the session says how it ended", func() bool {
 		j, err := f.Client.BatchV1().Jobs(f.Namespace).Get(t.Context(), first.Job, metav1.GetOptions{})
 		return err == nil && j.Status.Failed == 1 && j.Labels[class.SessionLabel] == "s1"
 	})
@@ -137,15 +123,15 @@ func TestStandbyIsTakenAndReplaced(t *testing.T) {
 // A standby of an older template, and one that is wanted no more, go.
 func TestStandbyIsRetired(t *testing.T) {
 	f := start(t, standbys("1"))
-	await(t, "a standby is free", func() bool { return len(f.Free()) == 1 })
+	classtest.Await(t, "a standby is free", func() bool { return len(f.Free()) == 1 })
 	first := f.Free()[0].Job
 	f.change(func(c *class.Class) { c.Template.Annotations["ffpod.dev/test"] = "changed" })
-	await(t, "it is replaced by one of the new template", func() bool {
+	classtest.Await(t, "it is replaced by one of the new template", func() bool {
 		free := f.Free()
 		return len(free) == 1 && free[0].Job != first
 	})
 	f.change(func(c *class.Class) { c.Standby = class.Bounds{} })
-	await(t, "no standby is left", func() bool { return len(f.names(t)) == 0 })
+	classtest.Await(t, "no standby is left", func() bool { return len(f.names(t)) == 0 })
 }
 
 // What the cluster cannot hold is made once and given up, and made again when
@@ -155,9 +141,9 @@ func TestStandbyBeyondTheCluster(t *testing.T) {
 		standbys("3")(d)
 		d.Spec.Template.Spec.Containers[0].Resources.Limits["nvidia.com/gpu"] = resource.MustParse("1")
 	})
-	await(t, "both devices have a standby", func() bool { return len(f.Free()) == 2 })
-	await(t, "a third one is tried", func() bool { return len(f.names(t)) == 3 })
-	await(t, "it is given up", func() bool { return len(f.names(t)) == 2 })
+	classtest.Await(t, "both devices have a standby", func() bool { return len(f.Free()) == 2 })
+	classtest.Await(t, "a third one is tried", func() bool { return len(f.names(t)) == 3 })
+	classtest.Await(t, "it is given up", func() bool { return len(f.names(t)) == 2 })
 	if why := f.jobs.Unable("cpu"); why == "" {
 		t.Error("nothing says why the class runs no more")
 	} else {
@@ -172,7 +158,7 @@ func TestStandbyBeyondTheCluster(t *testing.T) {
 		t.Errorf("session: code %d, %v", code, err)
 	}
 	held.Release()
-	await(t, "its device has a standby again", func() bool {
+	classtest.Await(t, "its device has a standby again", func() bool {
 		free := f.Free()
 		return len(free) == 2 && free[0].Job != w.Job && free[1].Job != w.Job
 	})
@@ -182,7 +168,7 @@ func TestStandbyBeyondTheCluster(t *testing.T) {
 // success, when none does.
 func TestAStandbyWithoutASchedulerEnds(t *testing.T) {
 	f := start(t, standbys("1"))
-	await(t, "a standby is free", func() bool { return len(f.Free()) == 1 })
+	classtest.Await(t, "a standby is free", func() bool { return len(f.Free()) == 1 })
 	name := f.Free()[0].Job
 	select {
 	case <-time.After(22 * time.Second): // its deadline is 20 s
@@ -192,7 +178,7 @@ func TestAStandbyWithoutASchedulerEnds(t *testing.T) {
 		t.Fatalf("it is not there any more: %v", free)
 	}
 	f.stop()
-	await(t, "it ends with success", func() bool {
+	classtest.Await(t, "it ends with success", func() bool {
 		j, err := f.Client.BatchV1().Jobs(f.Namespace).Get(context.WithoutCancel(t.Context()), name, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)

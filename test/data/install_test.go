@@ -3,7 +3,6 @@ package data_test
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -67,30 +66,19 @@ func rewrite(file string, change func(string) string) {
 // load makes the server's image under both names and puts it into the cluster.
 func load(ctx context.Context) {
 	GinkgoHelper()
-	archives := []string{"run", "./test/cluster", "load", filepath.Join("out", "images", "postgres.tar")}
+	archives := []string{filepath.Join("out", "images", "postgres.tar")}
 	for _, ref := range []string{image.Jellyfin, image.Postgres} {
 		archive, err := image.Make(ctx, manifests.Root(), GinkgoT().TempDir(), ref, map[string]string{"sql": "./test/data/sql"})
 		Expect(err).NotTo(HaveOccurred())
 		archives = append(archives, archive)
 	}
-	c := exec.CommandContext(ctx, "go", archives...)
-	c.Dir = manifests.Root()
-	out, err := c.CombinedOutput()
-	Expect(err).NotTo(HaveOccurred(), string(out))
+	Expect(cluster.Load(ctx, manifests.Root(), archives...)).To(Succeed())
 }
 
 // fill puts films where the library is.
 func fill(ctx context.Context) {
 	GinkgoHelper()
-	ffmpeg, err := exec.LookPath("ffmpeg")
-	Expect(err).NotTo(HaveOccurred(), "the library is made with ffmpeg; install it (apt-get install ffmpeg)")
-	library, err := jellyfin.MakeMedia(ctx, ffmpeg, cluster.Cache())
+	library, err := jellyfin.MakeMedia(ctx, cluster.Cache())
 	Expect(err).NotTo(HaveOccurred())
-	pack := exec.CommandContext(ctx, "tar", "-C", library, "-cf", "-", "media")
-	archive, err := pack.StdoutPipe()
-	Expect(err).NotTo(HaveOccurred())
-	Expect(pack.Start()).To(Succeed())
-	_, err = client.Run(ctx, archive, "exec", "-i", "toolbox", "--", "tar", "-C", "/", "--no-same-owner", "--no-overwrite-dir", "-m", "-xf", "-")
-	Expect(err).NotTo(HaveOccurred())
-	Expect(pack.Wait()).To(Succeed())
+	Expect(client.Unpack(ctx, library, "media", "toolbox")).To(Succeed())
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -184,12 +183,7 @@ func install(ctx context.Context) {
 		ln simulator fake/ffmpeg; ln simulator fake/ffprobe`)
 
 	say("put the library into the cluster")
-	films := exec.CommandContext(ctx, "tar", "-C", library, "-cf", "-", "media")
-	archive, err := films.StdoutPipe()
-	Expect(err).NotTo(HaveOccurred())
-	Expect(films.Start()).To(Succeed())
-	inClient(ctx, archive, "tar -C / --no-same-owner --no-overwrite-dir -m -xf -")
-	Expect(films.Wait()).To(Succeed())
+	Expect(cluster.New(namespace).Unpack(ctx, library, "media", "deploy/ffpod-client", "-c", "client")).To(Succeed())
 	Eventually(func() error { // the scheduler has its channels
 		_, err := kubectl(ctx, nil, "exec", "deploy/ffpod-client", "-c", "client", "--", "env", "FFPOD_MODE=remote", "FFPOD_POLICY=warm", "FFPOD_CLASS=cpu", "/opt/ffpod/ffmpeg", "-version")
 		return err

@@ -27,9 +27,13 @@ const (
 	broadcast = "/media/live.ts"
 )
 
-// MakeMedia makes the library below dir/media with the real ffmpeg, unless it is
+// MakeMedia makes the library below dir/media with the ffmpeg in PATH, unless it is
 // there. It is small: 320x180, a minute, and twenty minutes of the same.
-func MakeMedia(ctx context.Context, ffmpeg, cache string) (string, error) {
+func MakeMedia(ctx context.Context, cache string) (string, error) {
+	ffmpeg, err := exec.LookPath("ffmpeg")
+	if err != nil {
+		return "", fmt.Errorf("the library is made with ffmpeg: %w; install it (apt-get install ffmpeg)", err)
+	}
 	dir := filepath.Join(cache, "jellyfin-media-"+mediaVersion)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil

@@ -158,10 +158,8 @@ func build(ctx context.Context, arch, name, path string) {
 // media is the library on this machine.
 func media(ctx context.Context) string {
 	GinkgoHelper()
-	ffmpeg, err := exec.LookPath("ffmpeg")
-	Expect(err).NotTo(HaveOccurred(), "the library is made with ffmpeg; install it (apt-get install ffmpeg)")
 	say("make the library, unless it is there (half a minute)")
-	dir, err := jellyfin.MakeMedia(ctx, ffmpeg, cluster.Cache())
+	dir, err := jellyfin.MakeMedia(ctx, cluster.Cache())
 	Expect(err).NotTo(HaveOccurred())
 	return dir
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -81,6 +82,35 @@ func (c Client) Run(ctx context.Context, stdin io.Reader, args ...string) (strin
 		return out.String(), fmt.Errorf("kubectl %.200s: %w: %s", strings.Join(args, " "), err, said)
 	}
 	return out.String(), nil
+}
+
+// Unpack puts dir/name into the root of the container that `kubectl exec -i` is told
+// by target, with the modes but not the owners of its files.
+func (c Client) Unpack(ctx context.Context, dir, name string, target ...string) error {
+	pack := exec.CommandContext(ctx, "tar", "-C", dir, "-cf", "-", name)
+	archive, err := pack.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := pack.Start(); err != nil {
+		return fmt.Errorf("pack %s: %w", filepath.Join(dir, name), err)
+	}
+	unpack := []string{"--", "tar", "-C", "/", "--no-same-owner", "--no-overwrite-dir", "-m", "-xf", "-"}
+	_, err = c.Run(ctx, archive, slices.Concat([]string{"exec", "-i"}, target, unpack)...)
+	if packed := pack.Wait(); err == nil && packed != nil {
+		err = fmt.Errorf("pack %s: %w", filepath.Join(dir, name), packed)
+	}
+	return err
+}
+
+// Load puts image archives into the local cluster. root is the checkout.
+func Load(ctx context.Context, root string, archives ...string) error {
+	load := exec.CommandContext(ctx, "go", slices.Concat([]string{"run", "./test/cluster", "load"}, archives)...)
+	load.Dir = root
+	if out, err := load.CombinedOutput(); err != nil {
+		return fmt.Errorf("load images into the local cluster: %w: %s", err, out)
+	}
+	return nil
 }
 
 // Programs are the executables that run in the workers of a label selector, one for

@@ -114,10 +114,7 @@ var _ = Describe("Jellyfin from the minimal overlay", Ordered, ContinueOnFailure
 		say("make and load an image with a simulated server")
 		archive, err := image.Make(ctx, manifests.Root(), GinkgoT().TempDir(), image.Jellyfin, nil)
 		Expect(err).NotTo(HaveOccurred())
-		load := exec.CommandContext(ctx, "go", "run", "./test/cluster", "load", archive)
-		load.Dir = manifests.Root()
-		out, err := load.CombinedOutput()
-		Expect(err).NotTo(HaveOccurred(), string(out))
+		Expect(cluster.Load(ctx, manifests.Root(), archive)).To(Succeed())
 
 		do(ctx, "delete", "pods", "--all") // of a run that left them: its image had the same name
 		say("apply test/stack/overlay to namespace %s", namespace)
@@ -348,17 +345,9 @@ func releases(ctx context.Context) []string {
 // fill puts the library where Jellyfin has it.
 func fill(ctx context.Context) {
 	GinkgoHelper()
-	ffmpeg, err := exec.LookPath("ffmpeg")
-	Expect(err).NotTo(HaveOccurred(), "the library is made with ffmpeg; install it (apt-get install ffmpeg)")
-	library, err := jellyfin.MakeMedia(ctx, ffmpeg, cluster.Cache())
+	library, err := jellyfin.MakeMedia(ctx, cluster.Cache())
 	Expect(err).NotTo(HaveOccurred())
-	pack := exec.CommandContext(ctx, "tar", "-C", library, "-cf", "-", "media")
-	archive, err := pack.StdoutPipe()
-	Expect(err).NotTo(HaveOccurred())
-	Expect(pack.Start()).To(Succeed())
-	_, err = kubectl(ctx, archive, "exec", "-i", "deploy/jellyfin", "-c", "jellyfin", "--", "tar", "-C", "/", "--no-same-owner", "--no-overwrite-dir", "-m", "-xf", "-")
-	Expect(err).NotTo(HaveOccurred())
-	Expect(pack.Wait()).To(Succeed())
+	Expect(cluster.New(namespace).Unpack(ctx, library, "media", "deploy/jellyfin", "-c", "jellyfin")).To(Succeed())
 }
 
 // versions are the generations of what has one and the resource versions of the

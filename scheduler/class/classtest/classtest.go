@@ -35,6 +35,25 @@ import (
 // Timeout bounds every wait for the cluster.
 const Timeout = 60 * time.Second
 
+// Await polls the cluster until ok: some of what tests ask is known to no informer.
+// What it says of a time-out is followed by what the others tell.
+func Await(t *testing.T, what string, ok func() bool, others ...func() any) {
+	t.Helper()
+	deadline := time.After(Timeout)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			for _, tell := range others {
+				what += fmt.Sprintf("; %+v", tell())
+			}
+			t.Fatalf("timed out: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
 // Cluster is a namespace of its own on a real cluster.
 type Cluster struct {
 	Client    *kubernetes.Clientset
