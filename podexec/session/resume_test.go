@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -261,10 +260,12 @@ func TestEveryByteOnceThroughBrokenStreams(t *testing.T) {
 
 	in, stdout := NewInbound(wire.Pipe_STDIN, 0), NewOutbound(wire.Pipe_STDOUT, 0)
 	var took bytes.Buffer
-	var copying sync.WaitGroup
-	copying.Go(func() { _ = in.Copy(&took) })
-	copying.Go(func() { _ = stdout.Pump(bytes.NewReader(sent)) })
-	ended := false // stdin
+	taken, pumped := make(chan struct{}), make(chan struct{})
+	go func() { defer close(taken); _ = in.Copy(&took) }()
+	go func() { defer close(pumped); _ = stdout.Pump(bytes.NewReader(sent)) }()
+	// No frame need follow the last byte: both ends are awaited beside the frames.
+	whole := make(chan struct{})
+	go func() { <-taken; <-pumped; close(whole) }()
 	for leg := uint64(1); ; leg++ {
 		far := x.next()
 		link := NewLink(far, LinkOptions{})
@@ -283,31 +284,36 @@ func TestEveryByteOnceThroughBrokenStreams(t *testing.T) {
 		if err := stdout.Attach(link, first.GetResume().GetStdout()); err != nil {
 			t.Fatal(err)
 		}
-		for n := 0; n < 40; n++ {
-			f, err := link.Recv()
-			if err != nil {
-				t.Fatal(err)
-			}
-			switch {
-			case f.GetData() != nil:
-				err = in.Accept(f.GetData())
-				ended = ended || f.GetData().GetEof()
-			case f.GetAck() != nil:
-				err = stdout.Ack(f.GetAck().Offset)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if ended && stdout.Offset() == size {
-				copying.Wait()
-				link.Send(exitFrame(0, size, 0))
-				got := <-done
-				if got.err != nil || !bytes.Equal(out.Bytes(), sent) || !bytes.Equal(took.Bytes(), sent) || leg < 5 {
-					t.Errorf("%v after %d streams: stdout is right: %v, stdin: %v", got.err, leg, bytes.Equal(out.Bytes(), sent), bytes.Equal(took.Bytes(), sent))
+		enough := make(chan struct{})
+		go func() {
+			defer close(enough)
+			for n := 0; n < 40; n++ {
+				f, err := link.Recv()
+				switch {
+				case err != nil:
+					return // this end cut it
+				case f.GetData() != nil:
+					err = in.Accept(f.GetData())
+				case f.GetAck() != nil:
+					err = stdout.Ack(f.GetAck().Offset)
 				}
-				link.Close()
-				return
+				if err != nil {
+					t.Error(err)
+				}
 			}
+		}()
+		select {
+		case <-whole:
+			link.Send(exitFrame(0, size, 0))
+			got := <-done
+			if got.err != nil || !bytes.Equal(out.Bytes(), sent) || !bytes.Equal(took.Bytes(), sent) || leg < 5 {
+				t.Errorf("%v after %d streams: stdout is right: %v, stdin: %v", got.err, leg, bytes.Equal(out.Bytes(), sent), bytes.Equal(took.Bytes(), sent))
+			}
+			far.cut(io.EOF)
+			link.Close()
+			<-enough
+			return
+		case <-enough:
 		}
 		far.cut(io.EOF)
 		link.Close()
