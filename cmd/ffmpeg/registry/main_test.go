@@ -115,7 +115,12 @@ func zombie(pid int) bool {
 		return true
 	}
 	_, rest, _ := strings.Cut(string(b), ") ")
-	return strings.HasPrefix(rest, "Z")
+	if !strings.HasPrefix(rest, "Z") {
+		return false
+	}
+	// The first thread may be a zombie before the others have let go of the files.
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err != nil || len(threads) <= 1
 }
 
 // actRemote is a shim: its ffmpeg is another process, which outlives it.
