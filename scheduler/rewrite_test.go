@@ -3,11 +3,14 @@ package scheduler
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -333,6 +336,71 @@ func TestUnharmed(t *testing.T) {
 			_, err := r.unharmed(strings.Fields(tc.line), translate.VAAPI)
 			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// A class whose last worker is gone is taken for what that one proved, for a while,
+// unless its own device had failed or the class has changed.
+func TestWhatTheLastWorkerProved(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		told   *wire.Description
+		change func(*class.Class)
+		later  time.Duration
+		asked  string // encoder
+		launch bool
+	}{
+		{name: "it cannot", told: provesGTX, asked: "hevc_nvenc"},
+		{name: "it can", told: provesGTX, asked: "h264_nvenc", launch: true},
+		{name: "long ago", told: provesGTX, asked: "hevc_nvenc", later: provedLasts + time.Second, launch: true},
+		{name: "another template", told: provesGTX, asked: "hevc_nvenc", launch: true,
+			change: func(c *class.Class) { c.Template.Spec.NodeSelector = map[string]string{"a": "b"} }},
+		{name: "its device failed", asked: "hevc_nvenc", launch: true,
+			told: &wire.Description{Proves: true, Capabilities: provesGTX.Capabilities, Flaws: []*wire.Flaw{{Capability: "encoder:hevc_nvenc", Reason: "no device"}}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			now := atomic.Pointer[time.Time]{}
+			begun := time.Now()
+			now.Store(&begun)
+			classes := fakeClasses{{Name: "nvidia", Jobs: 1, Devices: []string{"nvidia.com/gpu"}}}
+			r := newRig(t, func(c *Config) {
+				c.Classes, c.Now = classes, func() time.Time { return *now.Load() }
+			})
+			launched := make(chan struct{}, 4)
+			r.jobs.launch = func(context.Context, string, func(string)) (*lease.Lease, error) {
+				launched <- struct{}{}
+				return nil, errors.New("no Jobs here")
+			}
+			starts, w := r.of("nvidia", 1, tt.told, nil)
+			r.pool.mu.Lock()
+			w.state.Template = lease.Template(&classes[0].Template.Spec)
+			r.pool.mu.Unlock()
+			first := r.start("first", argv("-i /media/a.mkv -c:v h264_nvenc /cache/first.mp4"), nil)
+			within(t, starts, "the first Start")
+			if _, err := first.wait(t); err != nil {
+				t.Fatal(err)
+			}
+			r.pool.mu.Lock()
+			r.pool.workers = nil
+			r.pool.mu.Unlock()
+			if tt.change != nil {
+				tt.change(&classes[0])
+			}
+			after := begun.Add(tt.later)
+			now.Store(&after)
+
+			second := r.start("second", argv("-i /media/a.mkv -c:v "+tt.asked+" /cache/second.mp4"), nil)
+			if tt.launch {
+				within(t, launched, "the Job")
+				return
+			}
+			if _, err := second.wait(t); err == nil || !strings.Contains(err.Error(), "hevc_nvenc is not offered") {
+				t.Errorf("told %v", err)
+			}
+			if len(launched) > 0 {
+				t.Error("a Job was tried")
 			}
 		})
 	}

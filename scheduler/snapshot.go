@@ -7,6 +7,7 @@ import (
 	"github.com/ffpod/ffpod/podexec/wire"
 	"github.com/ffpod/ffpod/scheduler/channels"
 	"github.com/ffpod/ffpod/scheduler/class"
+	"github.com/ffpod/ffpod/scheduler/lease"
 	"github.com/ffpod/ffpod/scheduler/placement"
 	"github.com/ffpod/ffpod/scheduler/store"
 )
@@ -47,7 +48,42 @@ func (s *Scheduler) snapshot(workers []channels.WorkerState, held placement.Held
 			snap.Workers = append(snap.Workers, standby)
 		}
 	}
+	s.remember(workers, snap, known)
 	return snap, known
+}
+
+// provedLasts is for how long a class without a worker is taken for what its last
+// ones proved. It is short, since a driver may be mended meanwhile, and a class at
+// zero would never find out.
+const provedLasts = 10 * time.Minute
+
+// remember tells of classes that have no worker what the last one of their template
+// proved: a Job that could not do the work is not made first. A worker whose own
+// device failed tells nothing of them. The mutex is held.
+func (s *Scheduler) remember(workers []channels.WorkerState, snap placement.Snapshot, known map[string]class.Class) {
+	now, up := s.cfg.Now(), map[string]bool{}
+	for i, w := range workers { // snap has them first, in this order
+		if seen := snap.Workers[i]; seen.Ready && !seen.Draining {
+			up[w.Class] = true
+			if seen.Can != nil && !seen.Proving && w.Template != "" {
+				of := known[w.Class]
+				if last := s.profiles.last[w.Class]; last.profile == seen.Can || seen.Can.Keeps(of.Holds()) {
+					s.profiles.last[w.Class] = proved{w.Template, seen.Can, now}
+				}
+			}
+		}
+	}
+	for i := range snap.Classes {
+		c := &snap.Classes[i]
+		last, proved := s.profiles.last[c.Name]
+		if !proved || up[c.Name] || now.Sub(last.at) > provedLasts {
+			continue
+		}
+		of := known[c.Name]
+		if lease.Template(&of.Template.Spec) == last.template {
+			c.Can = last.profile
+		}
+	}
 }
 
 // occupants are sessions of this process on one worker, as far as they matter to
@@ -118,6 +154,14 @@ func (s *Scheduler) paused(w channels.WorkerState, out *placement.Worker) {
 type profiles struct {
 	workers map[string]profiled           // by pod and nonce
 	shared  map[string]*placement.Profile // by the name that workers give it
+	last    map[string]proved             // by class
+}
+
+// proved is what the last worker of a class and template proved, and when it was up.
+type proved struct {
+	template string // lease.Template
+	profile  *placement.Profile
+	at       time.Time
 }
 
 type profiled struct {
@@ -126,7 +170,7 @@ type profiled struct {
 }
 
 func newProfiles() profiles {
-	return profiles{workers: map[string]profiled{}, shared: map[string]*placement.Profile{}}
+	return profiles{workers: map[string]profiled{}, shared: map[string]*placement.Profile{}, last: map[string]proved{}}
 }
 
 // of is a worker's profile: nil for one that does not tell what it can.

@@ -109,6 +109,18 @@ func Promised(capability string, devices []string) bool {
 	})
 }
 
+// Keeps tells whether the worker can do all that the hardware of a class with these
+// extended resources was listed to do. One that cannot says something of its own
+// device, and nothing of the next one.
+func (p *Profile) Keeps(devices []string) bool {
+	for c := range p.flaws {
+		if Promised(c, devices) {
+			return false
+		}
+	}
+	return true
+}
+
 // needsHardware tells whether any need is one that a device gives.
 func needsHardware(needs []string) bool {
 	for _, n := range needs {
