@@ -365,6 +365,24 @@ func TestQueueTimeout(t *testing.T) {
 	if got := s.refused(t); got.Refusal != wire.Refusal_QUEUE_TIMEOUT || !strings.Contains(got.Message, "no worker within 50ms: class cpu: none of 1 warm workers is ready") || got.Remedy == "" {
 		t.Errorf("refused %+v", got)
 	}
+	r.fellBack(t, "timeout")
+}
+
+// fellBack says which fallback has been counted, once: of all, it is the only one.
+func (r *rig) fellBack(t *testing.T, verdict string) {
+	t.Helper()
+	counted := func() string {
+		var all []string
+		for _, v := range []string{"local", "timeout", "full", "reject"} {
+			for _, kind := range []string{"other", "unknown", "playback", "information"} {
+				for range int(testutil.ToFloat64(r.sched.cfg.Metrics.fallbacks.WithLabelValues(kind, v))) {
+					all = append(all, v)
+				}
+			}
+		}
+		return strings.Join(all, " ")
+	}
+	eventually(t, "the fallback "+verdict+" is counted once", func() bool { return counted() == verdict })
 }
 
 func TestRefusedAtTheDoor(t *testing.T) {
@@ -373,13 +391,14 @@ func TestRefusedAtTheDoor(t *testing.T) {
 		before      int // sessions that wait already
 		want        wire.Refusal
 		wantMessage string
+		counted     string // as a fallback; empty: it is none
 	}{
-		"a class that is not there": {func(s *wire.Start) { s.Class = "gpu" }, 0, wire.Refusal_NO_CLASS, "no class gpu"},
-		"an id that is no name":     {func(s *wire.Start) { s.Session = "../x" }, 0, wire.Refusal_BAD_START, "session id"},
-		"an unknown policy":         {func(s *wire.Start) { s.Policy = "hot" }, 0, wire.Refusal_BAD_START, `policy "hot"`},
-		"an unknown program":        {func(s *wire.Start) { s.Program = 9 }, 0, wire.Refusal_BAD_START, "neither ffmpeg nor ffprobe"},
-		"an id that is known":       {func(s *wire.Start) { s.Session = "waiting-0" }, 1, wire.Refusal_DUPLICATE, "known already"},
-		"a queue that is full":      {nil, 8, wire.Refusal_QUEUE_FULL, "8 wait"},
+		"a class that is not there": {func(s *wire.Start) { s.Class = "gpu" }, 0, wire.Refusal_NO_CLASS, "no class gpu", "reject"},
+		"an id that is no name":     {func(s *wire.Start) { s.Session = "../x" }, 0, wire.Refusal_BAD_START, "session id", ""},
+		"an unknown policy":         {func(s *wire.Start) { s.Policy = "hot" }, 0, wire.Refusal_BAD_START, `policy "hot"`, ""},
+		"an unknown program":        {func(s *wire.Start) { s.Program = 9 }, 0, wire.Refusal_BAD_START, "neither ffmpeg nor ffprobe", ""},
+		"an id that is known":       {func(s *wire.Start) { s.Session = "waiting-0" }, 1, wire.Refusal_DUPLICATE, "known already", ""},
+		"a queue that is full":      {nil, 8, wire.Refusal_QUEUE_FULL, "8 wait", "full"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -392,6 +411,7 @@ func TestRefusedAtTheDoor(t *testing.T) {
 				t.Errorf("refused %+v", got)
 			}
 			eventually(t, "an audit line", func() bool { return r.logs.FilterMessage("session ended").Len() == 1 })
+			r.fellBack(t, tt.counted)
 		})
 	}
 }

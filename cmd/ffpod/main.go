@@ -80,7 +80,7 @@ func newRoot(argv0 string, getenv func(string) string) *cobra.Command {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
-	root.AddCommand(newBackup(), newDoctor(), newExplain(getenv), newInit(), newInstall(), newJellyfin(), newRender(), newRestore(), newRun(), newStatus(), newTest(), newVersion())
+	root.AddCommand(newBackup(), newDoctor(), newExplain(getenv), newInit(), newInstall(), newJellyfin(), newProve(), newRender(), newRestore(), newRun(), newStatus(), newTest(), newVersion())
 	return root
 }
 

@@ -95,7 +95,7 @@ func build(ctx context.Context, conf config.Configuration, getenv func(string) s
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics, p.scheduler.Gauges(), inForce, p.scaler)
 	p.health = &server.Health{Checks: p.checks(), Metrics: registry}
-	p.operators = &server.Operators{Status: p.scheduler.Status, Checks: p.health.Checks, Policies: p.policies.Last, Pod: self.Pod, Log: log}
+	p.operators = &server.Operators{Status: p.scheduler.Status, Prove: p.scheduler.Prove, Checks: p.health.Checks, Policies: p.policies.Last, Pod: self.Pod, Log: log}
 	return p, p.listen()
 }
 

@@ -1,6 +1,6 @@
 // Package api is what the scheduler tells operators: the answer of GET /status on
-// its loopback port, as JSON. It holds no argv, no environment and no path of any
-// session, and it only grows.
+// its loopback port, as JSON; and what it takes from them, POST /prove. It holds no
+// argv, no environment and no path of any session, and it only grows.
 //
 // The port is bound to 127.0.0.1 of the scheduler's pod, so whoever may
 // port-forward to that pod may read it, and nobody else: the API server
@@ -14,6 +14,19 @@ const Port = 8081
 
 // Path is what to GET.
 const Path = "/status"
+
+// ProvePath is where to POST that workers are to try their hardware again: all, or
+// those of the class in the query, ?class=NAME. The answer is a list of Proof.
+const ProvePath = "/prove"
+
+// Proof is what became of the wish that a worker try its hardware again.
+type Proof struct {
+	Class   string `json:"class"`
+	Worker  string `json:"worker"`
+	Started bool   `json:"started"` // its trials run now, or will in a moment
+	// Reason says why not, in one line.
+	Reason string `json:"reason,omitempty"`
+}
 
 // Status is everything at one moment.
 type Status struct {

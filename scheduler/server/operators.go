@@ -14,11 +14,13 @@ import (
 	"github.com/ffpod/ffpod/scheduler/api"
 )
 
-// Operators serves api.Path on a loopback address: `ffpod status` reaches it by
-// port-forward, which is the right to read it.
+// Operators serves api.Path and api.ProvePath on a loopback address: `ffpod status`
+// and `ffpod prove` reach it by port-forward, which is the right to both.
 type Operators struct {
 	// Status is the scheduler's: *scheduler.Scheduler.
 	Status func(context.Context) (api.Status, error)
+	// Prove is the scheduler's, too.
+	Prove func(ctx context.Context, class string) []api.Proof
 	// Checks are those of Health.
 	Checks []Check
 	// Policies is what Policies.Check said last; nil: nothing yet.
@@ -35,6 +37,7 @@ func (o *Operators) Serve(ctx context.Context, l net.Listener) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+api.Path, o.status)
+	mux.HandleFunc("POST "+api.ProvePath, o.prove)
 	return serveHTTP(ctx, l, "operators", mux)
 }
 
@@ -56,6 +59,19 @@ func (o *Operators) status(w http.ResponseWriter, r *http.Request) {
 			s.NotReady = append(s.NotReady, c.Name+": "+err.Error())
 		}
 	}
+	answer(w, s)
+}
+
+func (o *Operators) prove(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+	defer cancel()
+	class := r.URL.Query().Get("class")
+	proofs := o.Prove(ctx, class)
+	o.Log.Info("workers are to try their hardware again", zap.String("class", class), zap.Int("workers", len(proofs)))
+	answer(w, proofs)
+}
+
+func answer(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(s) // whoever asked and went away needs no answer
+	_ = json.NewEncoder(w).Encode(v) // whoever asked and went away needs no answer
 }

@@ -22,6 +22,9 @@ func TestOperators(t *testing.T) {
 	fault := error(nil)
 	o := &Operators{Pod: "s-0", Log: zap.NewNop(), Policies: func() []string { return []string{"exec: allowed"} },
 		Checks: []Check{{Name: "fine", Ready: func() error { return nil }}, {Name: "classes", Ready: func() error { return errors.New("not read") }}},
+		Prove: func(_ context.Context, class string) []api.Proof {
+			return []api.Proof{{Class: class, Worker: "w", Started: true}}
+		},
 		Status: func(context.Context) (api.Status, error) { return api.Status{Version: "v1"}, fault }}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -45,8 +48,17 @@ func TestOperators(t *testing.T) {
 	if got.Version != "v1" || got.Pod != "s-0" || strings.Join(got.NotReady, ";") != "classes: not read" || strings.Join(got.Policies, ";") != "exec: allowed" {
 		t.Errorf("%+v", got)
 	}
+	asked, err := client.Post("http://"+l.Addr().String()+api.ProvePath+"?class=nvidia", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer asked.Body.Close()
+	var proofs []api.Proof
+	if err := json.NewDecoder(asked.Body).Decode(&proofs); err != nil || len(proofs) != 1 || proofs[0] != (api.Proof{Class: "nvidia", Worker: "w", Started: true}) {
+		t.Errorf("%v, %v", proofs, err)
+	}
 	fault = errors.New("no store")
-	for path, want := range map[string]int{api.Path: 500, "/metrics": 404} {
+	for path, want := range map[string]int{api.Path: 500, "/metrics": 404, api.ProvePath: 405} {
 		res, err := client.Get("http://" + l.Addr().String() + path)
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -131,53 +132,61 @@ func (c *Conn) Close() error {
 }
 
 // Status asks the install's scheduler how it is.
-func (c *Cluster) Status(ctx context.Context) (api.Status, error) {
+func (c *Cluster) Status(ctx context.Context) (s api.Status, err error) {
+	return s, c.operate(ctx, http.MethodGet, api.Path, &s)
+}
+
+// Prove has the workers of a class, or all of them, try their hardware again.
+func (c *Cluster) Prove(ctx context.Context, class string) (all []api.Proof, err error) {
+	return all, c.operate(ctx, http.MethodPost, api.ProvePath+"?"+url.Values{"class": {class}}.Encode(), &all)
+}
+
+// operate makes a request of the scheduler's port for operators.
+func (c *Cluster) operate(ctx context.Context, method, path string, answer any) error {
 	pod, err := c.Scheduler(ctx)
 	if err != nil {
-		return api.Status{}, err
+		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 15*time.Second, errors.New("no answer within 15 s"))
 	defer cancel()
 	conn, err := c.Dial(ctx, pod.Name, api.Port)
 	if err != nil {
-		return api.Status{}, err
+		return err
 	}
 	defer conn.Close()
-	status, err := ask(ctx, conn.Conn) // whose Close leaves the node time for its words
-	if err != nil {
+	if err := ask(ctx, conn.Conn, method, path, answer); err != nil { // whose Close leaves the node time for its words
 		if fault := conn.Fault(); fault != nil {
 			err = fault
 		}
-		return api.Status{}, fmt.Errorf("ask scheduler %s/%s: %w; it must be of this release, and listen.operators not be changed", c.Namespace, pod.Name, err)
+		return fmt.Errorf("ask scheduler %s/%s: %w; it must be of this release, and listen.operators not be changed", c.Namespace, pod.Name, err)
 	}
-	return status, nil
+	return nil
 }
 
 // ask makes the one request that a connection is for.
-func ask(ctx context.Context, conn net.Conn) (api.Status, error) {
+func ask(ctx context.Context, conn net.Conn, method, path string, answer any) error {
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+api.Path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
 	if err != nil {
-		return api.Status{}, err
+		return err
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return api.Status{}, err
+		return err
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
 	if err != nil {
-		return api.Status{}, err
+		return err
 	}
 	if res.StatusCode != http.StatusOK {
-		return api.Status{}, fmt.Errorf("%s: %s", res.Status, strings.TrimSpace(string(b)))
+		return fmt.Errorf("%s: %s", res.Status, strings.TrimSpace(string(b)))
 	}
-	var s api.Status
-	if err := json.Unmarshal(b, &s); err != nil {
-		return api.Status{}, fmt.Errorf("its answer: %w", err)
+	if err := json.Unmarshal(b, answer); err != nil {
+		return fmt.Errorf("its answer: %w", err)
 	}
-	return s, nil
+	return nil
 }
