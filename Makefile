@@ -35,9 +35,12 @@ build: ## Every binary, into bin/
 build-arm64: ## Compile every binary for arm64 too
 	CGO_ENABLED=0 GOARCH=arm64 go build -trimpath -tags grpcnotrace -ldflags '$(LDFLAGS)' -o /dev/null ./cmd/...
 
+# RACE=-race runs those of the programs under the race detector; they run without it,
+# and whole, in integration.
 unit: ## Fast tests, no root and no cluster: 2 min
 	go vet ./...
-	go test -short ./cmd/... ./podexec/... ./scheduler/... ./images/... ./kustomize/... ./test/docs ./test/house ./test/manifests ./test/chaos ./test/postgres ./test/simulate
+	go test -short $(RACE) ./cmd/... ./podexec/... ./scheduler/...
+	go test -short ./images/... ./kustomize/... ./test/docs ./test/house ./test/manifests ./test/chaos ./test/postgres ./test/simulate
 
 race: ## The fast tests under the race detector
 	go test -short -race ./cmd/... ./podexec/... ./scheduler/...
