@@ -64,13 +64,13 @@ integration: ## Every two components together; caches of file systems; scheduler
 e2e: ## Everything end to end, as local, warm and Job. FOCUS='regexp' selects specs
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/e2e
 
-gpu: ## Placement by hardware: four classes with pretended GPUs, exhausted, lost, paused, on standby, scaled: 4 min
+gpu: ## Placement by hardware: four classes with pretended GPUs, exhausted, lost, paused, on standby, scaled, rewritten, retold: 5 min
 	KUBECONFIG=$(LOCAL_KUBECONFIG) $(GINKGO) ./test/gpu
 
 stack: previous ## Jellyfin's deployment, with a simulated server in its place: play, restart, cut the power, upgrade, remove: 4 min
 	KUBECONFIG=$(CLUSTER_CONFIG) $(GINKGO) ./test/stack
 
-data: build ## Databases, backups and restores, and the production overlays, as pods, by the commands of docs/: 4 min
+data: build ## Databases, backups and restores, and the production overlays, as pods, by the commands of docs/: 6 min
 	@go run ./images/build -o out/images test/data/postgres
 	KUBECONFIG=$(LOCAL_KUBECONFIG) $(GINKGO) ./test/data
 

@@ -1,6 +1,6 @@
 // Package data proves as pods what keeps a person's data: the overlays
 // production-sqlite and production-postgres with their databases, backups and
-// restores, on a real cluster, by the commands of docs/.
+// restores; and an install begun small: on a real cluster, by the commands of docs/.
 //
 //	production overlay, copied and edited as its comment says
 //	   └▶ Jellyfin (simulated) ── plays on a worker

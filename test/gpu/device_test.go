@@ -3,6 +3,7 @@ package gpu_test
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -132,6 +133,11 @@ func lostDevice() {
 		do(ctx, "exec", "deploy/ffpod-client", "--", "rm", "/cache/lost")
 		find(ctx)
 		Eventually(func() string { return allocatable(ctx, i915) }).WithContext(ctx).WithTimeout(soon).Should(Equal("2"))
+		Eventually(func(g Gomega) { // an operator says that it is mended; right after trials the worker refuses
+			out, err := exec.CommandContext(ctx, program, "prove", "-n", namespace, "--class", intel).CombinedOutput()
+			g.Expect(err).NotTo(HaveOccurred(), string(out))
+			g.Expect(string(out)).To(ContainSubstring(worker + "  tries"))
+		}).WithContext(ctx).WithTimeout(soon).Should(Succeed())
 		Eventually(func() int { return last().code }).WithContext(ctx).WithTimeout(readyBound).WithPolling(2 * time.Second).Should(BeZero())
 		Expect(workers(ctx, intel, "warm")[0].Name).To(Equal(worker), "the same worker")
 	}, NodeTimeout(2*specBound))

@@ -75,4 +75,43 @@ func placements() {
 		Expect(runs(ctx, "queue-2").Class).To(Equal(nvidia))
 		Expect(strings.Count(results(ctx)["queue-1"].stderr, "waiting for a worker")).To(Equal(1))
 	}, NodeTimeout(specBound))
+
+	It("rewrites a line for a class that offers itself, when the line's own hardware is taken", func(ctx SpecContext) {
+		film := session{name: "film", argv: append(append([]string{"-v", "error", "-y"}, source(2, false)...), "-c:v", "libx264", home+"/film.mkv")}
+		r := one(ctx, film.with("FFPOD_CLASS="+cpu))
+		Expect(r.code).To(BeZero(), r.stderr)
+		do(ctx, "annotate", "--overwrite", "deployment/ffpod-"+cpu, "ffpod.dev/translate=true")
+		DeferCleanup(func(ctx SpecContext) { do(ctx, "annotate", "deployment/ffpod-"+cpu, "ffpod.dev/translate-") })
+		begin(ctx, long("own-1", nvidia), long("own-2", nvidia))
+		runs(ctx, "own-1")
+		runs(ctx, "own-2")
+
+		line := strings.Fields("-hwaccel cuda -hwaccel_output_format cuda -i " + home + "/film.mkv -c:v h264_nvenc -b:v 400000 -maxrate 400000 -bufsize 800000 -an -f hls -hls_time 1 -hls_list_size 0 " + home + "/rewritten.m3u8")
+		r = one(ctx, session{name: "rewritten", argv: line})
+		Expect(r.code).To(BeZero(), r.stderr)
+		told := audit(ctx, r)
+		Expect(told).To(And(HaveField("Class", cpu), HaveField("Placement", "warm"), HaveField("Reason", ContainSubstring("rewritten"))))
+		Expect(told.Translated).To(HavePrefix("software: "))
+		complete(ctx, "rewritten")
+	}, NodeTimeout(specBound))
+
+	It("tells a hardware probe what a worker of the class said, while none is up", func(ctx SpecContext) {
+		probe := func(name string) *result {
+			return one(ctx, session{name: name, env: []string{"FFPOD_CLASS=" + amd, "FFPOD_WAIT=20s"},
+				argv: []string{"-hide_banner", "-init_hw_device", "vaapi=va:/dev/dri/renderD128"}})
+		}
+		first := probe("probe-1")
+		Expect(audit(ctx, first).Placement).To(Equal("warm"))
+		Expect(first.stderr).To(ContainSubstring("Use -h to get full help"))
+		do(ctx, "scale", "deployment/ffpod-"+amd, "--replicas=0")
+		DeferCleanup(func(ctx SpecContext) {
+			do(ctx, "scale", "deployment/ffpod-"+amd, "--replicas=1")
+			ready(ctx, amd)
+		})
+		Eventually(func() int { return len(workers(ctx, amd, "")) }).WithContext(ctx).WithTimeout(soon).Should(BeZero())
+		again := probe("probe-2")
+		Expect(again.code).To(Equal(first.code))
+		Expect(again.stderr).To(Equal(first.stderr))
+		Expect(audit(ctx, again)).To(And(HaveField("Placement", "transcript"), HaveField("Reason", ContainSubstring("answered by class "+amd))))
+	}, NodeTimeout(specBound))
 }

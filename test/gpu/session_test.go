@@ -39,19 +39,20 @@ type result struct {
 
 // line is a line of the scheduler's log.
 type line struct {
-	Message   string  `json:"msg"`
-	Session   string  `json:"session"`
-	Class     string  `json:"class"`
-	Worker    string  `json:"worker"`
-	Placement string  `json:"placement"`
-	Reason    string  `json:"reason"`
-	Exit      string  `json:"exit"`
-	Cause     string  `json:"cause"`
-	Error     string  `json:"error"`
-	Why       string  `json:"why"`
-	For       string  `json:"for"`
-	Queued    float64 `json:"queued"`    // seconds
-	Launching float64 `json:"launching"` // seconds
+	Message    string  `json:"msg"`
+	Session    string  `json:"session"`
+	Class      string  `json:"class"`
+	Worker     string  `json:"worker"`
+	Placement  string  `json:"placement"`
+	Reason     string  `json:"reason"`
+	Exit       string  `json:"exit"`
+	Cause      string  `json:"cause"`
+	Error      string  `json:"error"`
+	Why        string  `json:"why"`
+	For        string  `json:"for"`
+	Translated string  `json:"translated"`
+	Queued     float64 `json:"queued"`    // seconds
+	Launching  float64 `json:"launching"` // seconds
 }
 
 // source is a test picture of so many seconds; a live one takes them to make.

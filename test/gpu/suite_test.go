@@ -113,7 +113,7 @@ func ready(ctx context.Context, classes ...string) {
 			for _, p := range workers(ctx, class, "warm") {
 				want = append(want, p.Name)
 				if class != cpu && class != elastic {
-					g.Expect(do(ctx, "logs", p.Name)).To(ContainSubstring("worker proved its ffmpeg"))
+					g.Expect(kubectl.New(namespace).Run(ctx, nil, "logs", p.Name)).To(ContainSubstring("worker proved its ffmpeg"))
 				}
 			}
 		}

@@ -86,7 +86,23 @@ func (o Outside) Run(ctx context.Context) (err error) {
 	if err := o.gone(ctx, d); err != nil {
 		return err
 	}
-	return o.apply(ctx, job)
+	if err := o.apply(ctx, job); err != nil {
+		return err
+	}
+	return o.still(ctx)
+}
+
+// still says that somebody else, as a GitOps controller, has started Jellyfin
+// meanwhile, which may have read the old settings.
+func (o Outside) still(ctx context.Context) error {
+	d, err := o.Client.AppsV1().Deployments(o.Namespace).Get(ctx, o.Deployment, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("see whether deploy/%s was left alone: %w", o.Deployment, err)
+	}
+	if d.Spec.Replicas != nil && *d.Spec.Replicas == 0 {
+		return nil
+	}
+	return fmt.Errorf("somebody else, perhaps a GitOps controller, gave deploy/%s its replicas while its settings were changed: it may keep the old ones, and write them over these. Suspend self-heal, then this again", o.Deployment)
 }
 
 // scale sets the replicas, and with them what they were before; "" removes it.
@@ -178,7 +194,6 @@ func (o Outside) apply(ctx context.Context, job *batchv1.Job) error {
 		if err != nil {
 			return false, fmt.Errorf("wait for Job %s: %w", made.Name, err)
 		}
-		// Somebody else, as a GitOps controller, may start Jellyfin meanwhile.
 		failed = j.Status.Failed > 0
 		return failed || j.Status.Succeeded > 0, nil
 	})

@@ -35,6 +35,7 @@ func TestOutside(t *testing.T) {
 		fails, hangs bool // the Job; Jellyfin's pod
 		refused      bool // the first try to start it again
 		cancel       bool
+		healed       bool // somebody else starts it while the Job runs
 		want         string // in the error
 		stops        bool
 	}{
@@ -46,6 +47,7 @@ func TestOutside(t *testing.T) {
 		"never gone":  {yes: true, hangs: true, stops: true, want: "Jellyfin's pod is not gone"},
 		"interrupted": {yes: true, cancel: true, hangs: true, stops: true, want: "canceled"},
 		"API is away": {yes: true, refused: true, stops: true},
+		"healed":      {yes: true, healed: true, stops: true, want: "Suspend self-heal"},
 		"killed once": {yes: true, before: "1", want: "--replicas=1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -85,6 +87,11 @@ func TestOutside(t *testing.T) {
 				ran = a.(kubetesting.CreateAction).GetObject().(*batchv1.Job)
 				ran.Name = "jellyfin-apply-x"
 				ran.Status.Succeeded = 1
+				if c.healed {
+					if err := client.Tracker().Update(appsv1.SchemeGroupVersion.WithResource("deployments"), stopped(1), "media"); err != nil {
+						t.Error(err)
+					}
+				}
 				if c.fails {
 					ran.Status.Succeeded, ran.Status.Failed = 0, 1
 				}
