@@ -35,7 +35,7 @@ func TestOutside(t *testing.T) {
 		fails, hangs bool // the Job; Jellyfin's pod
 		refused      bool // the first try to start it again
 		cancel       bool
-		healed       bool // somebody else starts it while the Job runs
+		healed       bool   // somebody else starts it while the Job runs
 		want         string // in the error
 		stops        bool
 	}{
