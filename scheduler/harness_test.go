@@ -39,7 +39,7 @@ var testCaller = store.Caller{Namespace: "media", ServiceAccount: "jellyfin", Po
 // rig is a scheduler between real gRPC connections: shims on one side, workers
 // that do what the test says on the other.
 type rig struct {
-	t     *testing.T
+	t     testing.TB
 	sched *Scheduler
 	pool  *fakePool
 	jobs  *fakeJobs
@@ -48,7 +48,7 @@ type rig struct {
 	shims wire.RunnerClient
 }
 
-func newRig(t *testing.T, change func(*Config)) *rig {
+func newRig(t testing.TB, change func(*Config)) *rig {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	r := &rig{t: t, logs: logs, pool: newFakePool(), jobs: newFakeJobs(), store: store.NewMemory(store.MemoryConfig{Limit: 8})}
@@ -86,7 +86,7 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 type serverFunc func(wire.Runner_RunServer) error
 
 // serveRunner serves f over an in-memory connection and returns a client of it.
-func serveRunner(t *testing.T, f serverFunc) wire.RunnerClient {
+func serveRunner(t testing.TB, f serverFunc) wire.RunnerClient {
 	t.Helper()
 	l := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer(append(session.ServerOptions(), grpc.WaitForHandlers(true))...)
@@ -146,13 +146,13 @@ func (r *rig) start(id string, change func(*wire.Start), stdout io.Writer) *shim
 	return s
 }
 
-func (s *shim) wait(t *testing.T) (*wire.Exit, error) {
+func (s *shim) wait(t testing.TB) (*wire.Exit, error) {
 	t.Helper()
 	within(t, s.done, "the end of the session")
 	return s.exit, s.err
 }
 
-func (s *shim) refused(t *testing.T) *session.RefusedError {
+func (s *shim) refused(t testing.TB) *session.RefusedError {
 	t.Helper()
 	_, err := s.wait(t)
 	refused, ok := errors.AsType[*session.RefusedError](err)
@@ -162,7 +162,7 @@ func (s *shim) refused(t *testing.T) *session.RefusedError {
 	return refused
 }
 
-func within[T any](t *testing.T, c <-chan T, what string) T {
+func within[T any](t testing.TB, c <-chan T, what string) T {
 	t.Helper()
 	select {
 	case v := <-c:
@@ -174,7 +174,7 @@ func within[T any](t *testing.T, c <-chan T, what string) T {
 }
 
 // eventually waits for what happens beside the protocol: releases, audit lines.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for !holds() {
