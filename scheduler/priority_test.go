@@ -115,6 +115,43 @@ func TestPauseRefused(t *testing.T) {
 	}
 }
 
+// A caller's limit counts the Jobs that are starting for it.
+func TestACallersLimitCountsStartingJobs(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		c.Classes, c.CallerLimit = fakeClasses{{Name: "cpu", Jobs: 4}}, 1
+	})
+	starting := make(chan string, 4)
+	give := make(chan error)
+	r.jobs.launch = func(ctx context.Context, id string, _ func(string)) (*lease.Lease, error) {
+		starting <- id
+		select {
+		case err := <-give:
+			return nil, err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	first := r.start("first", nil, nil)
+	within(t, starting, "the first Job")
+	second := r.start("second", nil, nil)
+	for {
+		if p := within(t, second.progress, "word of the second"); strings.Contains(p.GetReason(), "has 1 of at most 1 sessions on workers") {
+			break
+		}
+	}
+	r.sched.nudge()
+	select {
+	case id := <-starting:
+		t.Errorf("a Job for %s, too", id)
+	case <-time.After(50 * time.Millisecond):
+	}
+	first.cancel() // its place is the second's
+	if id := within(t, starting, "the second Job"); id != "second" {
+		t.Errorf("a Job for %s", id)
+	}
+	second.cancel()
+}
+
 // The queue is served by kind, not by time.
 func TestPriorities(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Policy = "warm" })

@@ -168,11 +168,12 @@ func waiting(queue []store.Session) []placement.Waiting {
 	return all
 }
 
-// held is what runs on workers from here. The mutex is held.
+// held is what runs on workers from here, or will: a Job that starts counts. The
+// mutex is held.
 func (s *Scheduler) held() placement.Held {
 	held := placement.Held{Callers: map[string]int{}}
 	for _, r := range s.sessions {
-		if !r.placed.Load() {
+		if waits := s.waiters[r.id] != nil; !r.placed.Load() && (waits || !r.granted) {
 			continue
 		}
 		held.Total++
@@ -275,6 +276,7 @@ func (s *Scheduler) grant(ctx context.Context, q *store.Session, g *grant, right
 // answer hands a grant over: the waiter is one no more.
 func (s *Scheduler) answer(w *waiter, g grant) {
 	delete(s.waiters, w.run.id)
+	w.run.granted = g.err == nil && g.retold == nil
 	w.grant <- g
 }
 

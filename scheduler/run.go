@@ -67,6 +67,7 @@ type run struct {
 	owned      atomic.Bool           // the caller is proved to be the session's; any goroutine
 	begun      atomic.Bool           // Start was sent to a worker that has not refused it
 	placed     atomic.Bool           // it holds a lease, and what it is does not change any more; any goroutine
+	granted    bool                  // a place was, the last time it waited. Guarded by Scheduler.mu
 	switched   atomic.Int64          // when it was last paused or continued, Unix nanoseconds; any goroutine
 	epoch      atomic.Uint64         // of the stream to the worker
 	attempts   int

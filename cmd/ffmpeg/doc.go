@@ -29,7 +29,7 @@
 //	FFPOD_MODE        auto | local | remote. Defaults to auto.
 //	FFPOD_SHARED      Directories that workers mount under the same names, colons between them.
 //	FFPOD_ADDRESS     HOST:PORT of the scheduler. Defaults to the contents of /var/run/ffpod/address.
-//	FFPOD_EGRESS      auto | true | false: whether workers may have network inputs. Defaults to what the scheduler says in /var/run/ffpod/egress.
+//	FFPOD_EGRESS      auto | true | caller | false: which network inputs workers may have. Defaults to what the scheduler says in /var/run/ffpod/egress.
 //	FFPOD_POLICY      warm-then-job | warm | job. Defaults to the scheduler's.
 //	FFPOD_CLASS       The only class of workers that may take it. Defaults to any.
 //	FFPOD_WAIT        Longest wait for a worker, as 30s or 2m. Defaults to the scheduler's.
